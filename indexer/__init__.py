@@ -1,0 +1,100 @@
+"""Sessionwatch: chain → core → store → web. One line per file, in the order of the flow.
+
+The shell
+    __main__.py         python -m indexer
+    cli.py              the verbs of the command line
+    cli_common.py       what all verbs share: options, output, how errors become exit codes
+    cli_sessions.py     sessions import, list, show
+    check.py            `check`: do configuration, database, nodes and contracts fit together?
+    config.py           TOML, credentials, environment → frozen settings; every mistake at once
+    config_sources.py   where settings stand: the raw values, each with its source
+    daemon.py           the wiring: signals, one TaskGroup, a bounded stop, a true exit code
+    telemetry.py        what the lanes tell metrics, health and the log
+    follow.py           THE loop of the live lane: plan, fetch, one transaction
+    history.py          the passes over the past, range by range, until nothing is owed
+    sweep.py            what time alone changes, and what others queued
+    ingest.py           what the three share: answers of a node → rows of one transaction
+    metrics.py          every metric, declared once
+    log.py              events with values as fields, and never a secret
+    errors.py           try again, or wake someone; the exit codes
+
+chain/  1 IN: the only code that talks to nodes
+    rpc.py              Node: JSON-RPC to the endpoints of one chain, retried and bounded
+    endpoint.py         one HTTP exchange: deadline, byte cap, no redirect
+    wire.py             the shapes of answers, and strict conversion of their hex
+    refusals.py         what a node's error means; none means "empty"
+    scrub.py            keeps the URLs of nodes out of every text
+    head.py             tip, finalized block, headers
+    logs.py             logs, with proof that they belong to the blocks asked for
+    state.py            storage and code at a block hash; an error is never a zero
+    bulk.py             state of many contracts at many blocks in one batch
+    slots.py            where an account keeps what is read of it
+    contracts.py        what `check` asks of nodes and managers
+
+core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values out
+    types.py            blocks, logs, sessions: bytes inside, 0x text only at the edges
+    settings.py         the frozen settings of one chain
+    presets.py          chains and contracts known by name
+    config_values.py    from a configured value to a typed one, or what is wrong with it
+    passes.py           the passes that a configuration asks for, and the logs each needs
+    debt.py             coverage subtracted from what is asked for
+    watchlist.py        which accounts are watched at which block
+    reorg.py            what the live lane does next: wait, extend, rewind
+    abi.py              bounds-checked slicing of ABI-encoded bytes
+    topics.py           the events understood, and which contract emits them
+    decoded.py          the rows that logs decode to
+    events.py           logs → rows; one hostile log stops nothing
+    erc1155.py          ERC-1155 logs → rows; the contracts are strangers
+    user_operations.py  handleOps input: operations, calls, what signatures reveal
+    linking.py          which operation of a bundle a log belongs to
+    balances.py         ERC-1155 balances as sums of transfers
+    roots.py            whose root a block may have changed, and who changed it
+    merkle.py           leaves, roots and proofs, bit for bit as the vendor builds them
+    session_sets.py     an ordered list of sessions, and its root
+    session_import.py   session sets out of the documents of clients and vendors
+    session_json.py     strict JSON that may lie beside private keys
+    session_fields.py   one field of a document somebody else wrote
+    session_reader.py   one session after the other, every mistake with its path
+    session_particle.py what an answer of particle_aa_createSessions says of account and root
+    session_abi.py      sessionKeyDataInAbi → bytes
+    session_layout.py   where a module keeps the session key in its data
+    verdict_values.py   what goes into a verdict, and what comes out
+    expected_set.py     what the chain has, and what it should have
+    expiry.py           what the passing of block time does to sessions
+    verdicts.py         the one decision
+    explain.py          the one sentence
+
+store/  3 OUT: the only code with SQL; one step, one transaction
+    schema.py           schema.sql: applying it, and its version
+    pool.py             the connections, and what their failures mean
+    chain_row.py        the row of one chain: taking it over, locking it
+    live.py             the live lane's transactions: extend, rewind, restart
+    history.py          the history lane's: what is owed, and paying one range
+    rows.py             COPY into the tables, in key order
+    sessions.py         the stored session sets: import, list, show
+    sweep.py            the sweep's: what waits to be decided, and deciding it
+    verdict_queue.py    (manager, account) whose inputs changed
+    verdict_inputs.py   what verdicts are decided on
+    verdicts.py         verdicts in the database, and telling who listens
+    status.py           what the daemon knows, in one read
+    reports.py          what the demo tells of the database
+    operator.py         what an operator does by hand: rewind, start over
+    embedded.py         a Postgres of our own under data_dir
+    embedded_process.py running Postgres' own programs
+
+web/    4 SIDE: what the daemon shows over HTTP; nothing here writes
+    health.py           what the daemon says of itself
+    server.py           /metrics, /livez, /readyz, /status
+    page.py             the status page
+
+devnet/ a local chain with the real contracts, for the demo and the tests; `run` never imports it
+    demo.py             `demo`: database, chain, daemon, stories
+    stories.py          what happens, and what the daemon has to say about it
+    accounts.py         accounts, operations, sessions and mints on the local chain
+    operations.py       user operations: calldata, hashes, every form of signature
+    tools.py            Anvil, and the contracts built from their packages
+    anvil.py            starts and stops one node
+    deploy.py           every contract at its real address
+    addresses.py        where everything stands
+    rpc.py              a plain JSON-RPC client
+"""

@@ -1,0 +1,76 @@
+"""State of many contracts at many block hashes, in one batch of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from indexer.chain import wire
+from indexer.chain.refusals import typed
+from indexer.chain.rpc import Node
+from indexer.core.types import Address, Hash32
+from indexer.errors import NodeError
+
+
+@dataclass(frozen=True, slots=True)
+class StateRead:
+    """One storage word: of `contract` at `slot`, after the block with this hash."""
+
+    block_hash: Hash32
+    contract: Address
+    slot: Hash32
+
+
+async def read_state(node: Node, reads: Sequence[StateRead]) -> list[Hash32]:
+    """Return the words in the order asked; the same word is asked for once.
+
+    Raises BlockUnknownError if the node does not know a hash, StatePrunedError if it dropped
+    the state, NodeAnswerError for null or anything that is not a word. A contract without code
+    reads as zeros: whether it is deployed is another question. Source: EIP-1898.
+    """
+    method = "eth_getStorageAt"
+    distinct = list(dict.fromkeys(reads))
+    answers = await node.batch(
+        [
+            (
+                method,
+                [
+                    wire.to_hex(read.contract),
+                    wire.to_hex(read.slot),
+                    {"blockHash": wire.to_hex(read.block_hash)},
+                ],
+            )
+            for read in distinct
+        ],
+        str,
+    )
+    words: dict[StateRead, Hash32] = {}
+    for read, answer in zip(distinct, answers, strict=True):
+        if isinstance(answer, NodeError):
+            raise typed(answer)
+        try:
+            words[read] = wire.word(answer)
+        except ValueError as error:
+            raise node.bad_answer(method, error) from None
+    return [words[read] for read in reads]
+
+
+async def read_codes(node: Node, reads: Sequence[tuple[Hash32, Address]]) -> list[bytes]:
+    """Return the code at (block hash, address); empty: no contract. Errors as read_state."""
+    method = "eth_getCode"
+    answers = await node.batch(
+        [
+            (method, [wire.to_hex(address), {"blockHash": wire.to_hex(block_hash)}])
+            for block_hash, address in reads
+        ],
+        str,
+    )
+    codes: list[bytes] = []
+    for answer in answers:
+        if isinstance(answer, NodeError):
+            raise typed(answer)
+        try:
+            codes.append(wire.data(answer))
+        except ValueError as error:
+            raise node.bad_answer(method, error) from None
+    return codes

@@ -1,0 +1,323 @@
+"""The verbs of the command line. Each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from indexer.cli_common import (
+    config_option,
+    json_option,
+    print_json,
+    print_table,
+    read_settings,
+    report_error,
+    run_async,
+    with_database,
+)
+from indexer.cli_sessions import sessions
+from indexer.errors import EXIT_STOPPED, EXIT_USAGE, UsageError
+
+if TYPE_CHECKING:
+    from indexer.config import Settings
+    from indexer.core.settings import ChainSettings
+    from indexer.store.pool import Database
+
+_COLOURS = {"title": {"bold": True}, "warning": {"fg": "yellow"}, "error": {"fg": "red"}}
+
+
+def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        click.echo(f"sessionwatch {metadata.version('sessionwatch')}")
+        context.exit()
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 stopped, 2 wrong usage, 70 stuck or failed unforeseen, 75 try again, "
+    "78 configuration or another fatal mistake.",
+)
+@config_option
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
+def cli() -> None:
+    """Watch the session roots of Biconomy smart accounts, and flag the accounts whose stored
+    session sets no longer match the chain.
+
+    \b
+    EXAMPLE
+      sessionwatch demo                                  a tour, nothing to prepare
+      sessionwatch --config /etc/sessionwatch/sessionwatch.toml check
+      sessionwatch schema apply && sessionwatch run
+    """  # noqa: D205, D301 - click's own layout
+    from indexer.log import configure_logging  # noqa: PLC0415
+
+    configure_logging()
+
+
+@cli.command()
+@config_option
+@click.option("--once", is_flag=True, help="Catch up with the head seen at start, then exit 0.")
+@click.pass_context
+def run(context: click.Context, once: bool) -> None:
+    """Follow the configured chains until SIGTERM or Ctrl-C.
+
+    An unreachable node or database is waited for; with --once for 60 seconds, then exit 75.
+
+    \b
+    EXAMPLE
+      sessionwatch run
+      sessionwatch run --once && psql -c 'SELECT * FROM watch.drift'
+    """  # noqa: D301
+    settings = read_settings(context)
+    from indexer.daemon import run as run_daemon  # noqa: PLC0415
+
+    context.exit(run_daemon(settings, once=once))
+
+
+@cli.command()
+@click.option("--exit", "exit_when_done", is_flag=True, help="End after the story: 0 if all fits.")
+@click.option("--port", type=click.IntRange(0, 65535), help="HTTP port of metrics and status.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where database and chain live. Default: a folder of the demo's own.",
+)
+@click.pass_context
+def demo(
+    context: click.Context, exit_when_done: bool, port: int | None, data_dir: Path | None
+) -> None:
+    """Show everything on a chain of our own, with the vendor's real contracts.
+
+    Starts a database and a local chain, plays stories that end well and stories that hurt, and
+    narrates what the watcher says. Needs no configuration; runs until Ctrl-C.
+
+    \b
+    EXAMPLE
+      sessionwatch demo
+      sessionwatch demo --exit --port 0
+    """  # noqa: D301
+    from indexer.devnet.demo import run_demo  # noqa: PLC0415
+
+    context.exit(run_demo(exit_when_done=exit_when_done, data_dir=data_dir, http_port=port))
+
+
+@cli.command()
+@config_option
+@json_option
+@click.pass_context
+def check(context: click.Context, as_json: bool) -> None:
+    """Check configuration, database, nodes and contracts, and change nothing.
+
+    Prints for each chain its id, finality, nodes, and which manager contracts stand there. Waits
+    up to 60 seconds for what does not answer (exit 75); a wrong chain id is exit 78.
+
+    \b
+    EXAMPLE
+      sessionwatch check
+      sessionwatch check --json | jq '.chains[].warnings'
+    """  # noqa: D301
+    settings = read_settings(context)
+    from indexer.check import render, run_check  # noqa: PLC0415
+
+    report = run_async(run_check(settings))
+    if as_json:
+        print_json(report.as_json())
+    else:
+        for level, line in render(report):
+            click.secho(line, **_COLOURS.get(level, {}))  # type: ignore[arg-type]
+    context.exit(report.exit_code)
+
+
+@cli.command()
+@config_option
+@json_option
+@click.pass_context
+def status(context: click.Context, as_json: bool) -> None:
+    """Show how far each chain is indexed, and the verdicts.
+
+    Reads the database only: it also works while no daemon runs.
+
+    \b
+    EXAMPLE
+      sessionwatch status
+      sessionwatch status --json | jq '.chains[].progress.lag_blocks'
+    """  # noqa: D301
+    settings = read_settings(context, need_chains=False)
+    from indexer.store.status import read_status  # noqa: PLC0415
+
+    found = with_database(settings.database, read_status)
+    if as_json:
+        print_json(found)
+    else:
+        _print_status(found)
+
+
+def _print_status(found: dict[str, Any]) -> None:
+    rows = []
+    for chain in found["chains"]:
+        progress, verdicts = chain["progress"], chain["verdicts"]
+        missing = sum(chain["coverage_missing_blocks"].values())
+        rows.append(
+            [
+                f"{chain['chain']} ({chain['chain_id']})",
+                *(progress[key] for key in ("latest_block", "indexed_block", "finalized_block")),
+                progress["lag_blocks"],
+                missing,
+                *(verdicts[key] for key in ("in_sync", "pending", "drifted", "unmanaged")),
+            ]
+        )
+    headers = ["chain", "latest", "indexed", "finalized", "lag", "missing"]
+    headers += ["in_sync", "pending", "drifted", "unmanaged"]
+    if not rows:
+        click.echo("no chain has been indexed yet")
+        return
+    print_table(headers, rows)
+    for chain in found["chains"]:
+        if chain["finality_violation"]:
+            text = f"{chain['chain']}: finality violation: {chain['finality_violation']}"
+            click.secho(text, fg="red")
+        for drift in chain["newest_drifts"][:10]:
+            click.secho(f"{drift['severity']:>8} ", fg="yellow", nl=False)
+            click.echo(f"{drift['account']} {drift['cause']}: {drift['explanation']}")
+
+
+@cli.group()
+def schema() -> None:
+    """Prepare the database: its tables, views, roles."""
+
+
+@schema.command()
+@config_option
+@click.option("--dry-run", is_flag=True, help="Do everything, then roll it back.")
+@click.pass_context
+def apply(context: click.Context, dry_run: bool) -> None:
+    """Bring the configured database to this version's schema.
+
+    The login needs to own the database and be allowed to create roles.
+
+    \b
+    EXAMPLE
+      SESSIONWATCH_DATABASE__URL=postgresql://owner@db/sessionwatch sessionwatch schema apply
+    """  # noqa: D301
+    settings = read_settings(context, need_chains=False)
+    from indexer.check import database_url  # noqa: PLC0415
+    from indexer.store.schema import apply as apply_schema  # noqa: PLC0415
+
+    async def work() -> str:
+        async with database_url(settings.database, prepare=False) as url:
+            return await apply_schema(url, dry_run=dry_run)
+
+    click.echo(run_async(work()))
+
+
+@schema.command("print")
+def print_schema() -> None:
+    r"""Print schema.sql, to read it or to apply it by hand.
+
+    \b
+    EXAMPLE
+      sessionwatch schema print | psql -1 -v ON_ERROR_STOP=1 sessionwatch
+    """
+    from indexer.store.schema import schema_text  # noqa: PLC0415
+
+    click.echo(schema_text(), nl=False)
+
+
+@cli.command()
+@config_option
+@json_option
+@click.option("--chain", "name", required=True, metavar="NAME", help="A configured chain.")
+@click.option("--to", "block", required=True, type=click.IntRange(0), help="The last block kept.")
+@click.option("--below-finality", is_flag=True, help="Forget final blocks, too.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def rewind(
+    context: click.Context, name: str, block: int, below_finality: bool, yes: bool, as_json: bool
+) -> None:
+    """Forget the blocks above BLOCK, to have them indexed again.
+
+    The way out of a finality violation (--below-finality). Stored session sets stay; what is
+    forgotten of the chain is read again from the node, if the node still has it.
+
+    \b
+    EXAMPLE
+      sessionwatch rewind --chain mumbai --to 41000000 --below-finality
+    """  # noqa: D301
+    settings = read_settings(context)
+    chain = _configured(settings, name)
+    from indexer.log import scrub  # noqa: PLC0415
+    from indexer.store import operator  # noqa: PLC0415
+
+    async def work(database: Database) -> operator.Rewound | None:
+        async def go(*, dry_run: bool) -> operator.Rewound:
+            return await operator.rewind(
+                database, chain.chain_id, block, below_finality=below_finality, dry_run=dry_run
+            )
+
+        lost = await go(dry_run=True)
+        if lost.finality_violation:
+            click.echo(f"finality violation: {scrub(lost.finality_violation)}", err=True)
+        click.echo(
+            f"{name} is indexed to block {lost.indexed_block}, final to {lost.finalized_block}. "
+            f"Forgotten is what was indexed above block {block}: {lost.events} events, operations "
+            "and transfers, to be read from the node again. Stored session sets stay.",
+            err=True,
+        )
+        if not yes and not click.confirm("Forget it?", err=True):
+            return None
+        return await go(dry_run=False)
+
+    done = with_database(settings.database, work)
+    if done is None:
+        click.echo("nothing was changed", err=True)
+        context.exit(EXIT_USAGE)
+    if as_json:
+        print_json(done)
+    else:
+        click.echo(f"{name} now ends at block {block}")
+
+
+def _configured(settings: Settings, name: str) -> ChainSettings:
+    chain = settings.chain(name)
+    if chain is None:
+        known = ", ".join(one.name for one in settings.chains)
+        raise UsageError(f"no chain {name!r} is configured", remedy=f"configured are: {known}")
+    return chain
+
+
+cli.add_command(sessions)
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; every error is said here, once."""
+    try:
+        code = cli.main(list(arguments), prog_name="sessionwatch", standalone_mode=False)
+    except click.Abort:
+        click.echo("aborted", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # the reader of our output has enough (`| head`); Python would complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_STOPPED
+    except BaseException as error:
+        if isinstance(error, SystemExit | GeneratorExit):
+            raise
+        return report_error(error)
+    return code if isinstance(code, int) else EXIT_STOPPED
+
+
+def main() -> None:
+    """Run the command `sessionwatch`."""
+    sys.exit(execute(sys.argv[1:]))

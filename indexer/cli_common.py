@@ -1,0 +1,167 @@
+"""What all verbs share: options, settings, output, and how errors become exit codes.
+
+Nothing heavy is imported here: `sessionwatch --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from indexer.errors import EXIT_FATAL, EXIT_STUCK, FatalError, SessionwatchError
+
+if TYPE_CHECKING:
+    from indexer.config import DatabaseSettings, Settings
+    from indexer.store.pool import Database
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
+
+_CONFIG_HELP = "TOML file. Default: $SESSIONWATCH_CONFIG, else /etc/sessionwatch/sessionwatch.toml."
+
+
+def _remember(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        context.ensure_object(dict)["config"] = value
+
+
+def config_option(function: F) -> F:
+    """Add --config, before or after the verb."""
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help=_CONFIG_HELP,
+        expose_value=False,
+        callback=_remember,
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """Add --json as the argument `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(
+        function
+    )
+
+
+def config_file(context: click.Context) -> Path | None:
+    """Return the file that --config named."""
+    value: Path | None = context.ensure_object(dict).get("config")
+    return value
+
+
+def read_settings(
+    context: click.Context, *, need_chains: bool = True, need_database: bool = True
+) -> Settings:
+    """Load the configuration and set logging up accordingly."""
+    from indexer.config import load_settings  # noqa: PLC0415 - --help needs none of it
+    from indexer.log import configure_logging  # noqa: PLC0415
+
+    settings = load_settings(
+        config_file(context), need_chains=need_chains, need_database=need_database
+    )
+    configure_logging(
+        json={"json": True, "text": False}.get(settings.log.format),
+        level=settings.log.level,
+        secrets=settings.secrets(),
+    )
+    return settings
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a verb's coroutine."""
+    import asyncio  # noqa: PLC0415
+
+    return asyncio.run(work)
+
+
+@asynccontextmanager
+async def opened(settings: DatabaseSettings) -> AsyncIterator[Database]:
+    """Open the configured database, or the embedded one, with its schema checked."""
+    from indexer.check import database_url  # noqa: PLC0415
+    from indexer.store.pool import Database  # noqa: PLC0415
+
+    async with database_url(settings) as url, Database.open(url, max_size=2) as database:
+        yield database
+
+
+def with_database(settings: DatabaseSettings, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Run `work` on the opened database."""
+
+    async def run() -> T:
+        async with opened(settings) as database:
+            return await work(database)
+
+    return run_async(run())
+
+
+def hex_text(value: bytes) -> str:
+    """Write bytes as lower-case 0x text."""
+    return "0x" + value.hex()
+
+
+def plain(value: Any) -> Any:
+    """Turn a row into what JSON can hold."""
+    import dataclasses  # noqa: PLC0415
+
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if hasattr(value, "items"):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return hex_text(value)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    click.echo(json.dumps(plain(value), indent=2))
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print columns, as wide as their widest cell."""
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
+    click.secho("  ".join(h.ljust(w) for h, w in zip(headers, widths, strict=True)), bold=True)
+    for row in cells:
+        click.echo("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
+
+
+def report_error(error: BaseException) -> int:
+    """Say on stderr what went wrong and what to do; return the exit code.
+
+    A traceback appears only for errors that nobody foresaw.
+    """
+    from indexer.log import describe, scrub  # noqa: PLC0415
+
+    leaves = _leaves(error)
+    ours = [leaf for leaf in leaves if isinstance(leaf, SessionwatchError)]
+    if len(ours) < len(leaves):
+        click.echo(describe(error), err=True, nl=False)
+        click.secho("error: ", fg="red", bold=True, err=True, nl=False)
+        click.echo("an unforeseen failure; the lines above say where", err=True)
+        return EXIT_STUCK
+    # a fatal one decides: trying again cannot mend it
+    first = next((leaf for leaf in ours if isinstance(leaf, FatalError)), ours[0])
+    for one in dict.fromkeys((str(leaf), leaf.remedy) for leaf in [first, *ours]):
+        click.secho("error: ", fg="red", bold=True, err=True, nl=False)
+        click.echo(scrub(one[0]), err=True)
+        if one[1]:
+            click.secho("remedy: ", fg="green", err=True, nl=False)
+            click.echo(scrub(one[1]), err=True)
+    return first.exit_code or EXIT_FATAL

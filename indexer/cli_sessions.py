@@ -1,0 +1,294 @@
+"""`sessionwatch sessions …`: what clients registered, in and out of the database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from indexer.cli_common import (
+    config_file,
+    config_option,
+    hex_text,
+    json_option,
+    plain,
+    print_json,
+    print_table,
+    read_settings,
+    with_database,
+)
+from indexer.errors import ConfigurationError, UsageError
+
+if TYPE_CHECKING:
+    from indexer.config import Settings
+    from indexer.core.session_import import ImportedSet
+    from indexer.core.session_sets import SessionSet
+    from indexer.core.types import Address
+    from indexer.store.pool import Database
+    from indexer.store.sessions import ImportedRow
+
+
+def _address(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> Address | None:
+    """Read an address option, for click."""
+    from indexer.core.config_values import ValueMistakeError, parse_address  # noqa: PLC0415
+
+    if value is None:
+        return None
+    try:
+        return parse_address(value)
+    except ValueMistakeError as mistake:
+        raise click.BadParameter(
+            f"found {mistake.found}, expected {mistake.expected}", context, parameter
+        ) from None
+
+
+@click.group()
+def sessions() -> None:
+    """Keep the session sets that clients registered."""
+
+
+@sessions.command("import")
+@config_option
+@json_option
+@click.argument("file", type=click.File("rb"))
+@click.option("--chain", "chain_name", metavar="NAME", help="A configured chain, or a preset.")
+@click.option("--account", callback=_address, metavar="0x…", help="The smart account.")
+@click.option("--manager", callback=_address, metavar="0x…", help="The SessionKeyManager.")
+@click.option("--dry-run", is_flag=True, help="Store nothing; needs no database.")
+@click.pass_context
+def import_file(
+    context: click.Context,
+    file: Any,
+    chain_name: str | None,
+    account: Address | None,
+    manager: Address | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Store the session sets of FILE ("-": standard input).
+
+    Reads lists of sessions, Particle's requests and responses, and the stores of Biconomy's SDK.
+    Prints of each set its chain_id, manager, account, root, and its leaves in order. What the
+    document does not say comes from the options; the manager is then where the root is found on
+    chain, else the first one configured. Private keys are dropped unread.
+
+    \b
+    EXAMPLE
+      sessionwatch sessions import sessions.json --chain mumbai --account 0x5F…
+      curl -s https://api.example/sessions | sessionwatch sessions import - --dry-run --json
+    """  # noqa: D301
+    from indexer.core.session_import import parse_document  # noqa: PLC0415
+    from indexer.core.session_sets import MAX_DOCUMENT_BYTES  # noqa: PLC0415
+
+    settings = _settings(context, dry_run=dry_run)
+    chain_id = None if chain_name is None else _chain_id(settings, chain_name)
+    name = "standard input" if file.name == "<stdin>" else str(file.name)
+    document = parse_document(file.read(MAX_DOCUMENT_BYTES + 1), name=name)
+    wanted = _Wanted(settings, chain_id, account, manager)
+    rows: list[ImportedRow] = []
+    if dry_run:
+        sets = [wanted.complete(one, None) for one in document.sets]
+    else:
+        assert settings is not None
+
+        async def work(database: Database) -> list[SessionSet]:
+            from indexer.store import sessions as store  # noqa: PLC0415
+
+            found = []
+            for one in document.sets:
+                built = wanted.complete(one, None)
+                if manager is None and one.manager is None:
+                    place = await store.find_manager(
+                        database, built.chain_id, built.account, built.root
+                    )
+                    built = wanted.complete(one, place)
+                found.append((built, one.source))
+            rows.extend(await store.import_sets(database, found))
+            return [built for built, _ in found]
+
+        sets = with_database(settings.database, work)
+    for warning in document.warnings:
+        click.secho("warning: ", fg="yellow", err=True, nl=False)
+        click.echo(warning, err=True)
+    if as_json:
+        print_json([_shown(one) for one in sets])
+    else:
+        for number, one in enumerate(sets):
+            _print_set(one, first=number == 0)
+    for row in rows:
+        done = "stored" if row.stored else "was stored before"
+        click.echo(f"session set {row.set_id} {done}", err=True)
+    if dry_run:
+        click.echo("nothing was stored (--dry-run)", err=True)
+
+
+def _settings(context: click.Context, *, dry_run: bool) -> Settings | None:
+    """Read the configuration; a dry run that was not pointed at one does without."""
+    try:
+        return read_settings(context, need_chains=False, need_database=not dry_run)
+    except ConfigurationError:
+        if dry_run and config_file(context) is None:
+            return None
+        raise
+
+
+def _chain_id(settings: Settings | None, name: str) -> int:
+    from indexer.core.presets import PRESETS  # noqa: PLC0415
+
+    chain = settings.chain(name) if settings is not None else None
+    if chain is not None:
+        return chain.chain_id
+    if name in PRESETS:
+        return PRESETS[name].chain_id
+    configured = [one.name for one in settings.chains] if settings is not None else []
+    known = dict.fromkeys([*configured, *PRESETS])
+    raise UsageError(f"no chain {name!r} is known", remedy=f"known are: {', '.join(known)}")
+
+
+class _Wanted:
+    """What the command line and the configuration say about sets that do not say it themselves."""
+
+    def __init__(
+        self,
+        settings: Settings | None,
+        chain_id: int | None,
+        account: Address | None,
+        manager: Address | None,
+    ) -> None:
+        self._chains = settings.chains if settings is not None else ()
+        self._chain_id = chain_id
+        self._account = account
+        self._manager = manager
+
+    def complete(self, one: ImportedSet, found_manager: Address | None) -> SessionSet:
+        """Build the set; raises UsageError where something is missing or contradicts."""
+        from indexer.core.presets import MANAGERS  # noqa: PLC0415
+        from indexer.core.session_sets import build_set  # noqa: PLC0415
+
+        chain_id = _agreed("--chain", "chain id", one.label, self._chain_id, one.chain_id)
+        if chain_id is None and len(self._chains) == 1:
+            chain_id = self._chains[0].chain_id
+        account = _agreed("--account", "account", one.label, self._account, one.account)
+        manager = _agreed("--manager", "manager", one.label, self._manager, one.manager)
+        if chain_id is None:
+            raise UsageError(
+                f"{one.label}: the document does not say which chain its sessions are of",
+                remedy="name it: --chain NAME",
+            )
+        if account is None:
+            raise UsageError(
+                f"{one.label}: the document does not say which account its sessions are of",
+                remedy="name it: --account 0x…",
+            )
+        if manager is None:
+            chain = next((c for c in self._chains if c.chain_id == chain_id), None)
+            manager = found_manager or (chain.managers if chain else MANAGERS)[0]
+        try:
+            return build_set(chain_id, manager, account, one.sessions)
+        except (ValueError, OverflowError) as error:
+            raise UsageError(f"{one.label}: {error}") from None
+
+
+def _agreed(option: str, what: str, label: str, asked: Any, told: Any) -> Any:
+    if asked is not None and told is not None and asked != told:
+        shown = [hex_text(v) if isinstance(v, bytes) else v for v in (told, asked)]
+        raise UsageError(
+            f"{label}: the document says {what} {shown[0]}, {option} says {shown[1]}",
+            remedy=f"leave {option} out, or import the right document",
+        )
+    return told if asked is None else asked
+
+
+def _shown(one: SessionSet) -> dict[str, Any]:
+    return {
+        "chain_id": one.chain_id,
+        "manager": hex_text(one.manager),
+        "account": hex_text(one.account),
+        "root": hex_text(one.root),
+        "leaves": [hex_text(leaf) for leaf in one.leaves],
+    }
+
+
+def _print_set(one: SessionSet, *, first: bool) -> None:
+    if not first:
+        click.echo()
+    shown = _shown(one)
+    for key in ("chain_id", "manager", "account", "root"):
+        click.echo(f"{key:<9}{shown[key]}")
+    click.echo(f"leaves   {len(one.leaves)}")
+    for index, leaf in enumerate(shown["leaves"]):
+        click.echo(f"{index:>7}  {leaf}")
+
+
+@sessions.command("list")
+@config_option
+@json_option
+@click.option("--chain", "chain_name", metavar="NAME", help="Only of this chain.")
+@click.option("--account", callback=_address, metavar="0x…", help="Only of this account.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@click.pass_context
+def list_sets(
+    context: click.Context,
+    chain_name: str | None,
+    account: Address | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List the stored session sets, newest first.
+
+    \b
+    EXAMPLE
+      sessionwatch sessions list --chain mumbai
+    """  # noqa: D301
+    settings = read_settings(context, need_chains=False)
+    chain_id = None if chain_name is None else _chain_id(settings, chain_name)
+    from indexer.store import sessions as store  # noqa: PLC0415
+
+    async def work(database: Database) -> Any:
+        return plain(
+            await store.list_sets(database, chain_id=chain_id, account=account, limit=limit)
+        )
+
+    rows = with_database(settings.database, work)
+    if as_json:
+        print_json(rows)
+    elif rows:
+        columns = ["set_id", "chain_id", "account", "root", "session_count", "state", "stored_at"]
+        print_table(columns, [[row.get(column) for column in columns] for row in rows])
+    else:
+        click.echo("no session set is stored")
+
+
+@sessions.command("show")
+@config_option
+@json_option
+@click.argument("set_id", type=click.IntRange(1))
+@click.pass_context
+def show_set(context: click.Context, set_id: int, as_json: bool) -> None:
+    """Show one stored session set and its sessions in order.
+
+    \b
+    EXAMPLE
+      sessionwatch sessions show 7
+    """  # noqa: D301
+    settings = read_settings(context, need_chains=False)
+    from indexer.store import sessions as store  # noqa: PLC0415
+
+    async def work(database: Database) -> Any:
+        return await store.show_set(database, set_id)
+
+    found = with_database(settings.database, work)
+    if found is None:
+        raise UsageError(f"no session set {set_id} is stored", remedy="sessionwatch sessions list")
+    shown, rows = plain(found[0]), plain(found[1])
+    if as_json:
+        print_json({**shown, "sessions": rows})
+        return
+    for key, value in shown.items():
+        click.echo(f"{key:<15}{value}")
+    for row in rows:
+        click.echo()
+        for key, value in row.items():
+            click.echo(f"  {key:<26}{'none' if value is None else value}")

@@ -1,0 +1,145 @@
+"""What the history lane does next: coverage subtracted from what the configuration asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from indexer.core.passes import ACCOUNTS, Pass
+
+Span = tuple[int, int]
+"""First and last block, both included."""
+
+
+def subtract(target: Span, covered: Iterable[Span]) -> list[Span]:
+    """Return the stretches of `target` outside `covered` (ascending, not overlapping)."""
+    missing: list[Span] = []
+    first, last = target
+    for start, end in covered:
+        if end < first:
+            continue
+        if start > last:
+            break
+        if start > first:
+            missing.append((first, start - 1))
+        first = max(first, end + 1)
+    if first <= last:
+        missing.append((first, last))
+    return missing
+
+
+def intersect(left: Iterable[Span], right: Sequence[Span]) -> list[Span]:
+    """Return the stretches that both lists hold."""
+    return [(max(a, c), min(b, d)) for a, b in left for c, d in right if max(a, c) <= min(b, d)]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One range of one kind of work, for one cohort; `filters` are paid together."""
+
+    kind: Literal["factory", "logs", "bodies", "roots"]
+    passes: tuple[Pass, ...]
+    cohort: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Coverage and targets of one chain. `covered` is keyed by (pass, cohort)."""
+
+    covered: Mapping[tuple[Pass, int], tuple[Span, ...]]
+    start_block: int
+    finalized_number: int
+    adopted: Mapping[int, int]
+    """Cohort → the block at which its accounts were adopted; cohort 0 is not in it."""
+
+    def target(self, cohort: int) -> Span:
+        """Return the blocks that the history lane owes for a cohort."""
+        last = self.finalized_number
+        if cohort:
+            last = min(last, self.adopted[cohort])
+        return self.start_block, last
+
+    def missing(self, wanted: Pass, cohort: int) -> list[Span]:
+        """Return what this pass has not covered of its target."""
+        return subtract(self.target(cohort), self.covered.get((wanted, cohort), ()))
+
+
+def next_task(
+    ledger: Ledger,
+    *,
+    factory: Sequence[Pass],
+    account: Sequence[Pass],
+    erc1155: Sequence[Pass],
+    max_blocks: int,
+    blocked: frozenset[tuple[Pass, int]] = frozenset(),
+) -> Task | None:
+    """Return the next range to pay, or None if there is no debt that can be paid now.
+
+    What has begun is finished first (roots, bodies, then more logs); accounts with a cohort of
+    their own come before everything. Logs of accounts wait for discovery, bodies for logs,
+    roots for bodies. `blocked` are passes whose state the node refused a moment ago.
+    """
+    logs, bodies, roots = account[0], account[1], account[2:]
+    discovered = _discovered(ledger, factory)
+    for cohort in [*sorted(ledger.adopted), 0]:
+        for pass_ in [*roots, bodies]:
+            before = bodies if pass_ in roots else logs
+            ready = intersect(
+                ledger.missing(pass_, cohort), ledger.covered.get((before, cohort), ())
+            )
+            if ready and (pass_, cohort) not in blocked:
+                first, last = ready[0]
+                kind: Literal["roots", "bodies"] = "roots" if pass_ in roots else "bodies"
+                return Task(kind, (pass_,), cohort, first, min(last, first + max_blocks - 1))
+        if cohort:
+            owed = {logs: ledger.missing(logs, cohort)}
+        else:
+            owed = {logs: intersect(ledger.missing(logs, 0), discovered)}
+            owed |= {p: ledger.missing(p, 0) for p in erc1155}
+        together = _together(owed, max_blocks)
+        if together is not None:
+            passes, first, last = together
+            return Task("logs", passes, cohort, first, last)
+    together = _together({p: ledger.missing(p, 0) for p in factory}, max_blocks)
+    if together is not None:
+        passes, first, last = together
+        return Task("factory", passes, 0, first, last)
+    return None
+
+
+def missing_blocks(ledger: Ledger, passes: Iterable[Pass]) -> int:
+    """Count the blocks all these passes owe, over every cohort."""
+    owed = 0
+    for pass_ in passes:
+        cohorts = [0, *ledger.adopted] if pass_.filter == ACCOUNTS else [0]
+        for cohort in cohorts:
+            owed += sum(last - first + 1 for first, last in ledger.missing(pass_, cohort))
+    return owed
+
+
+def _discovered(ledger: Ledger, factory: Sequence[Pass]) -> list[Span]:
+    """Return the blocks up to which every account is known, as at most one stretch."""
+    first, last = ledger.target(0)
+    for pass_ in factory:
+        missing = ledger.missing(pass_, 0)
+        if missing:
+            last = min(last, missing[0][0] - 1)
+    return [(first, last)] if first <= last else []
+
+
+def _together(
+    owed: Mapping[Pass, Sequence[Span]], max_blocks: int
+) -> tuple[tuple[Pass, ...], int, int] | None:
+    """Return the passes that all owe the lowest missing block, and how far they owe alike."""
+    firsts = {pass_: spans[0] for pass_, spans in owed.items() if spans}
+    if not firsts:
+        return None
+    first = min(span[0] for span in firsts.values())
+    chosen = tuple(p for p, span in firsts.items() if span[0] == first)
+    last = min(firsts[p][1] for p in chosen)
+    later = [span[0] for p, span in firsts.items() if p not in chosen]
+    last = min([last, first + max_blocks - 1, *(start - 1 for start in later)])
+    return chosen, first, last

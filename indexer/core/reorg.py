@@ -1,0 +1,168 @@
+"""What the live lane does next, decided from the stored tail and the node's headers.
+
+Only a *different* hash proves a reorg. A *missing* one may be a node that lags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from indexer.core.types import BlockHeader, ChainHead
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Headers without holes from the finalized block (first) to the indexed tip (last)."""
+
+    headers: tuple[BlockHeader, ...]
+
+    def __post_init__(self) -> None:
+        for parent, child in zip(self.headers, self.headers[1:], strict=False):
+            if child.number != parent.number + 1 or child.parent_hash != parent.hash:
+                raise ValueError(f"the tail breaks at block {child.number}")
+
+    @property
+    def finalized(self) -> BlockHeader:
+        """The stored finalized block."""
+        return self.headers[0]
+
+    @property
+    def tip(self) -> BlockHeader:
+        """The last block that is committed."""
+        return self.headers[-1]
+
+    def get(self, number: int) -> BlockHeader | None:
+        """Our header at this number, or None outside the tail."""
+        offset = number - self.finalized.number
+        return self.headers[offset] if 0 <= offset < len(self.headers) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to write. `confirmed`: the node's tip is ours, so our view is up to date."""
+
+    reason: str
+    confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NeedTail:
+    """The node contradicts us: ask it for its header at every height of the tail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Append these headers; then the block `finalized` of the new tail is final."""
+
+    headers: tuple[BlockHeader, ...]
+    finalized: BlockHeader
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """Move away everything above `keep`, the last block both branches share."""
+
+    keep: BlockHeader
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """We were away for longer than finality: the tail starts anew at `finalized`."""
+
+    finalized: BlockHeader
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """The node contradicts a block that is final for us. Nothing may be written."""
+
+    number: int
+    ours: BlockHeader
+    theirs: BlockHeader
+
+
+@dataclass(frozen=True, slots=True)
+class Inconsistent:
+    """The node's headers do not link: it moved while it answered. Ask again."""
+
+    reason: str
+
+
+Step = Wait | NeedTail | Extend | Rewind | Restart | Violation | Inconsistent
+
+
+def plan_step(
+    tail: Tail, head: ChainHead, canonical: Mapping[int, BlockHeader], *, max_blocks: int
+) -> Step:
+    """Decide the next step.
+
+    `canonical` holds the node's headers by number: at least the tip's (where the node has it)
+    and those that follow it, up to `max_blocks`; after NeedTail every height of the tail.
+    """
+    contradicted = [
+        ours
+        for ours in tail.headers
+        if (theirs := canonical.get(ours.number)) is not None and theirs.hash != ours.hash
+    ]
+    if contradicted:
+        return _plan_rewind(tail, canonical)
+
+    tip = tail.tip
+    if head.latest.number < tip.number:
+        ours = tail.get(head.latest.number)
+        if ours is not None and ours.hash != head.latest.hash:
+            return _plan_rewind(tail, canonical)
+        return Wait("the node is behind the indexed block", confirmed=False)
+    if tip.number not in canonical:
+        return Wait("the node does not have the indexed block", confirmed=False)
+    ours_at_final = tail.get(head.finalized.number)
+    if ours_at_final is not None and ours_at_final.hash != head.finalized.hash:
+        return Inconsistent("the finalized block is of another branch than the headers")
+    if head.finalized.number > tip.number + max_blocks:
+        return Restart(head.finalized)
+
+    headers: list[BlockHeader] = []
+    parent = tip
+    last = min(head.latest.number, tip.number + max_blocks)
+    for number in range(tip.number + 1, last + 1):
+        header = canonical.get(number)
+        if header is None:
+            break
+        if header.parent_hash != parent.hash:
+            return Inconsistent(f"header {number} does not link to header {parent.number}")
+        headers.append(header)
+        parent = header
+
+    final_number = min(max(head.finalized.number, tail.finalized.number), parent.number)
+    finalized = tail.get(final_number) or headers[final_number - tip.number - 1]
+    if final_number == head.finalized.number and finalized.hash != head.finalized.hash:
+        return Inconsistent("the finalized block is of another branch than the headers")
+    if headers or finalized.number > tail.finalized.number:
+        return Extend(tuple(headers), finalized)
+    return Wait("no new block", confirmed=head.latest.hash == tip.hash)
+
+
+def _plan_rewind(tail: Tail, canonical: Mapping[int, BlockHeader]) -> Step:
+    keep = common_ancestor(tail.headers, canonical)
+    if keep is not None:
+        return Rewind(keep)
+    theirs = canonical.get(tail.finalized.number)
+    if theirs is not None and theirs.hash != tail.finalized.hash:
+        return Violation(tail.finalized.number, tail.finalized, theirs)
+    return NeedTail()
+
+
+def common_ancestor(
+    stored: Sequence[BlockHeader], canonical: Mapping[int, BlockHeader]
+) -> BlockHeader | None:
+    """Return the highest stored header whose successor is contradicted and which is not itself.
+
+    None if the node's header at that height is not among `canonical`: then nothing is proved.
+    """
+    for parent, child in zip(reversed(stored[:-1]), reversed(stored[1:]), strict=True):
+        ours, theirs = canonical.get(parent.number), canonical.get(child.number)
+        agreed = ours is not None and ours.hash == parent.hash
+        if agreed and theirs is not None and theirs.hash != child.hash:
+            return parent
+    return None

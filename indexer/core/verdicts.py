@@ -1,0 +1,383 @@
+"""The one decision: does the chain have, for one (manager, account), what clients stored?
+
+Everything that shows a verdict (views, metrics, notifications, the API) shows this one.
+
+Which set is expected is said in expected_set.py; what is wrong is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from indexer.core import explain
+from indexer.core.expected_set import (
+    joined_sets,
+    later,
+    leaf_set,
+    stand,
+    store_order,
+    stored_instant,
+)
+from indexer.core.expiry import expiry_warnings, not_expired
+from indexer.core.types import ZERO_HASH, Address, Hash32
+from indexer.core.verdict_values import (
+    AccountState,
+    Cause,
+    Decision,
+    Instant,
+    RootChange,
+    Settings,
+    Severity,
+    StoredSession,
+    StoredSet,
+    Verdict,
+    VerdictInputs,
+    VerdictWarning,
+    severity_of,
+)
+
+__all__ = [
+    "AccountState",
+    "Cause",
+    "Decision",
+    "Instant",
+    "RootChange",
+    "Settings",
+    "Severity",
+    "StoredSession",
+    "StoredSet",
+    "Verdict",
+    "VerdictInputs",
+    "VerdictWarning",
+    "decide",
+    "severity_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Flag:
+    """A cause that holds, since when, and the leaves and addresses it is about."""
+
+    cause: Cause
+    since: Instant
+    leaves: tuple[Hash32, ...] = ()
+    named: tuple[Address, ...] = ()
+    rests_on_block: int | None = None
+
+
+def decide(
+    inputs: VerdictInputs,
+    *,
+    head_number: int,
+    head_time: int,
+    confirmed_at: float,
+    settings: Settings,
+) -> Decision:
+    """Decide one (manager, account) as of the indexed block `head_number`.
+
+    Expiry is judged at `head_time` (block time). Grace runs from `stored_at` and is over once
+    `confirmed_at`, the database's time just before the head of the last finished step was asked
+    for, has reached its end: only then can that head not hide a landing in time.
+    """
+    case = _Case(inputs, head_number, head_time, confirmed_at, settings)
+    return case.decide()
+
+
+class _Case:
+    """One decision under way: what follows from the inputs, and when time will change it."""
+
+    def __init__(
+        self,
+        inputs: VerdictInputs,
+        head_number: int,
+        head_time: int,
+        confirmed_at: float,
+        settings: Settings,
+    ) -> None:
+        self.inputs = inputs
+        self.head_number = head_number
+        self.head_time = head_time
+        self.confirmed_at = confirmed_at
+        self.settings = settings
+        self.recheck_at: list[float] = []
+        self.recheck_block_time: list[int] = []
+
+        standing = stand(inputs)
+        self.standing = standing
+        self.sets = standing.sets
+        self.observed = inputs.first_observation is not None
+        self.last = standing.last
+        self.root = standing.root
+        self.on_chain = standing.on_chain
+        self.awaited = standing.awaited
+        self.expected = standing.awaited or standing.on_chain
+
+    def decide(self) -> Decision:
+        if not self.observed:
+            return self._unknown()
+        if not self.sets:
+            return self._nothing_stored()
+        flag = self._standing_flag()
+        waiting = self.awaited is not None and not self._grace_is_over(self.awaited)
+        if flag is None and not waiting:
+            flag = self._mismatch()
+        if flag is not None:
+            return self._drifted(flag)
+        return self._pending() if waiting else self._in_sync()
+
+    # --- instants -----------------------------------------------------------------------------
+
+    def _grace_end(self, stored: StoredSet) -> float:
+        return stored.stored_at + self.settings.grace_seconds
+
+    def _grace_is_over(self, stored: StoredSet) -> bool:
+        end = self._grace_end(stored)
+        if self.confirmed_at >= end:
+            return True
+        self.recheck_at.append(end)
+        return False
+
+    def _late(self, stored: StoredSet) -> Instant:
+        return Instant(stored.stored_block, self._grace_end(stored))
+
+    def _mismatch_since(self) -> Instant:
+        """When a root that is not the expected one began to count as drift."""
+        if self.awaited is not None:
+            return self._late(self.awaited)
+        return later(stored_instant(self.sets[0]), self.standing.changed())
+
+    def _valid(self, sessions: Iterable[StoredSession]) -> list[StoredSession]:
+        """Those not expired at the head; notes when the last of them expires."""
+        valid, flips = not_expired(sessions, self.head_time)
+        self.recheck_block_time.extend(flips)
+        return valid
+
+    # --- causes -------------------------------------------------------------------------------
+
+    def _standing_flag(self) -> _Flag | None:
+        """What is wrong whatever set is expected; a grace does not excuse it."""
+        stored = stored_instant(self.sets[0])
+        states = self.inputs.account_states
+        if states and states[-1].tainted:
+            began = _began(states, lambda state: state.tainted)
+            return _Flag(
+                "tainted_account", later(stored, began), rests_on_block=began.block_number
+            )
+        if self.inputs.rotated_by_session_key:
+            return _Flag("rotated_by_session_key", later(stored, self.standing.changed()))
+        # Before the first root the manager is rightly not enabled: one operation does both.
+        if self.root != ZERO_HASH and states and states[-1].manager_enabled is False:
+            began = _began(states, lambda state: state.manager_enabled is False)
+            return _Flag(
+                "manager_disabled",
+                later(stored, self.standing.changed(), began),
+                rests_on_block=began.block_number,
+            )
+        return self._module_without_code()
+
+    def _module_without_code(self) -> _Flag | None:
+        judged, since = self.on_chain, self.standing.changed()
+        if judged is None and self.awaited is not None:
+            # Within the grace the module may be deployed by the operation that is awaited.
+            if self.confirmed_at < self._grace_end(self.awaited):
+                return None
+            judged, since = self.awaited, self._late(self.awaited)
+        if judged is None:
+            return None
+        missing = self.inputs.modules_without_code
+        hit = [s for s in judged.sessions if s.session_validation_module in missing]
+        modules = dict.fromkeys(s.session_validation_module for s in self._valid(hit))
+        if not modules:
+            return None
+        return _Flag(
+            "module_without_code", later(stored_instant(judged), since), named=tuple(modules)
+        )
+
+    def _mismatch(self) -> _Flag | None:
+        """What is wrong with the root; only asked when no set is within its grace."""
+        since = self._mismatch_since()
+        if self.root == ZERO_HASH:
+            if self.last is not None:
+                return _Flag("cleared_on_chain", since)
+            # A root that sits elsewhere did land: naming the place says more than `never_landed`.
+            return self._elsewhere(since) or _Flag("never_landed", since)
+        if self.on_chain is None:
+            return self._elsewhere(since) or self._joined(since) or _Flag("unknown_root", since)
+        if self.awaited is None:
+            return self._revocation_undone(self.on_chain)
+        return self._other_set(self.on_chain, self.awaited, since)
+
+    def _elsewhere(self, since: Instant) -> _Flag | None:
+        wanted = (self.awaited or self.sets[-1]).root
+        managers = tuple(m for m, root in sorted(self.inputs.other_roots.items()) if root == wanted)
+        return _Flag("manager_mismatch", since, named=managers) if managers else None
+
+    def _other_set(self, on_chain: StoredSet, awaited: StoredSet, since: Instant) -> _Flag:
+        """A stored set stands where another one is overdue."""
+        dropped = self._dropped(on_chain, awaited)
+        if store_order(on_chain) < store_order(awaited):
+            newer_was_there = any(
+                s.root in self.standing.earlier_roots and s.root != self.root
+                for s in self.sets
+                if store_order(s) > store_order(on_chain)
+            )
+            cause: Cause = "reverted_to_older_set" if newer_was_there else "superseded"
+            return _Flag(cause, since, leaves=dropped)
+        if leaf_set(on_chain) == leaf_set(awaited):
+            return _Flag("order_or_duplicates", since)
+        lost = self._dropped(awaited, on_chain)
+        if lost:
+            return _Flag("lost_sessions", since, leaves=lost)
+        if dropped:
+            return _Flag("revoked_still_provable", since, leaves=dropped)
+        return _Flag("superseded", since)
+
+    def _revocation_undone(self, on_chain: StoredSet) -> _Flag | None:
+        """The set on chain is the expected one, but a newer set had dropped some of it."""
+        standing, newest = self.standing, self.sets[-1]
+        # Sets stored at the same instant (one import) say nothing about which is newer.
+        if newest.stored_at <= on_chain.stored_at or newest.root == self.root:
+            return None
+        was_there = newest.root in standing.earlier_roots
+        if not (
+            standing.was_meant(newest) if was_there else standing.stored_while_observed(newest)
+        ):
+            return None
+        dropped = self._dropped(on_chain, newest)
+        if not dropped:
+            return None
+        if was_there:
+            since = later(stored_instant(newest), self.standing.changed())
+            return _Flag("reverted_to_older_set", since, leaves=dropped)
+        if not self._grace_is_over(newest):
+            return None
+        since = max(self._late(newest), self.standing.changed(), key=lambda instant: instant.time)
+        return _Flag("revoked_still_provable", since, leaves=dropped)
+
+    def _joined(self, since: Instant) -> _Flag | None:
+        """Try the tree a vendor client builds to revoke: the old leaves, then the remaining ones.
+
+        Source: @biconomy/account revokeSessions appends the remaining leaves to the old tree, so
+        what it claims to revoke stays provable.
+        """
+        found = joined_sets(self.sets, self.root)
+        if found is None:
+            return None
+        dropped = self._dropped(*found)
+        cause: Cause = "revoked_still_provable" if dropped else "order_or_duplicates"
+        return _Flag(cause, since, leaves=dropped)
+
+    def _dropped(self, older: StoredSet, newer: StoredSet) -> tuple[Hash32, ...]:
+        """Leaves of `older` that `newer` has not, without the expired ones."""
+        kept = leaf_set(newer)
+        gone = self._valid(s for s in older.sessions if s.leaf not in kept)
+        return tuple(dict.fromkeys(s.leaf for s in gone))
+
+    # --- answers ------------------------------------------------------------------------------
+
+    def _warnings(self) -> tuple[VerdictWarning, ...]:
+        judged = self.on_chain or self.expected
+        warnings: tuple[VerdictWarning, ...] = ()
+        if judged is not None:
+            warnings, flips = expiry_warnings(
+                judged.sessions,
+                in_root=self.on_chain is not None,
+                head_time=self.head_time,
+                soon_seconds=self.settings.expiring_soon_seconds,
+            )
+            self.recheck_block_time.extend(flips)
+        return (*warnings, "unreadable_state") if self.inputs.unreadable else warnings
+
+    def _facts(self, since: Instant, flag: _Flag | None = None) -> explain.Facts:
+        # Where nothing is awaited, what a cause complains about is the newest stored set.
+        named = self.expected
+        if flag is not None and self.awaited is None:
+            named = self.sets[-1]
+        return explain.Facts(
+            root=self.root,
+            root_block=self.standing.changed().block_number,
+            on_chain_set_id=self.on_chain.set_id if self.on_chain else None,
+            expected_set_id=named.set_id if named else None,
+            expected_root=named.root if named else None,
+            since_block=since.block_number,
+            leaves=flag.leaves if flag else (),
+            named=flag.named if flag else (),
+        )
+
+    def _drifted(self, flag: _Flag) -> Decision:
+        explanation = explain.explain_cause(flag.cause, self._facts(flag.since, flag))
+        severity = severity_of(flag.cause, revoked_provable=bool(flag.leaves))
+        return self._answer("drifted", severity, flag.since, explanation, flag)
+
+    def _pending(self) -> Decision:
+        assert self.awaited is not None
+        since = stored_instant(self.awaited)
+        return self._answer("pending", "info", since, explain.explain_pending(self._facts(since)))
+
+    def _in_sync(self) -> Decision:
+        assert self.on_chain is not None
+        since = later(stored_instant(self.on_chain), self.standing.changed())
+        return self._answer("in_sync", "info", since, explain.explain_in_sync(self._facts(since)))
+
+    def _nothing_stored(self) -> Decision:
+        since = self.standing.changed()
+        if self.root == ZERO_HASH:
+            return self._answer("empty", "info", since, explain.explain_empty())
+        text = explain.explain_unmanaged(self._facts(since))
+        return self._answer("unmanaged", "info", since, text)
+
+    def _unknown(self) -> Decision:
+        since = (
+            stored_instant(self.sets[0])
+            if self.sets
+            else Instant(self.head_number, float(self.head_time))
+        )
+        text = explain.explain_unknown(unreadable=self.inputs.unreadable)
+        return self._answer("unknown", "warning" if self.sets else "info", since, text)
+
+    def _answer(
+        self,
+        verdict: Verdict,
+        severity: Severity,
+        since: Instant,
+        explanation: str,
+        flag: _Flag | None = None,
+    ) -> Decision:
+        warnings = self._warnings()
+        rests_on = [
+            block
+            for block in (
+                self.standing.changed().block_number if self.observed else None,
+                flag.rests_on_block if flag else None,
+            )
+            if block is not None
+        ]
+        return Decision(
+            verdict=verdict,
+            cause=flag.cause if flag else None,
+            warnings=warnings,
+            severity=severity,
+            since_block=since.block_number,
+            since_time=since.time,
+            explanation=explanation,
+            on_chain_root=self.root if self.observed else None,
+            on_chain_set_id=self.on_chain.set_id if self.on_chain else None,
+            expected_root=self.expected.root if self.expected else None,
+            expected_set_id=self.expected.set_id if self.expected else None,
+            observed_block=max(rests_on, default=None),
+            recheck_at=min(self.recheck_at, default=None),
+            recheck_block_time=min(
+                (t for t in self.recheck_block_time if t > self.head_time), default=None
+            ),
+        )
+
+
+def _began(states: Sequence[AccountState], holds: Callable[[AccountState], bool]) -> Instant:
+    """When what holds at the last reading began to hold without a break."""
+    first = states[-1]
+    for state in reversed(states):
+        if not holds(state):
+            break
+        first = state
+    return Instant(first.block_number, float(first.block_time))

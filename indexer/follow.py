@@ -1,0 +1,359 @@
+"""The live lane: one step is one plan, one answer of the node, one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from indexer import metrics
+from indexer.chain.head import fetch_head, fetch_headers
+from indexer.chain.logs import fetch_logs_by_hash
+from indexer.chain.rpc import Node
+from indexer.core.events import DecodedLogs, UserOperationEvent
+from indexer.core.passes import ACCOUNTS, Pass, account_passes, all_passes, hex_of
+from indexer.core.reorg import (
+    Extend,
+    Inconsistent,
+    NeedTail,
+    Restart,
+    Rewind,
+    Tail,
+    Violation,
+    Wait,
+    plan_step,
+)
+from indexer.core.roots import Trigger, by_account, event_hints, triggers_of
+from indexer.core.types import Address, BlockHeader, ChainHead
+from indexer.core.verdict_values import Settings as VerdictSettings
+from indexer.core.watchlist import WatchList
+from indexer.errors import FinalityViolationError, NodeAnswerError
+from indexer.ingest import (
+    Contracts,
+    Listener,
+    Look,
+    attributions_of,
+    decode,
+    fetch_bodies,
+    keep_stepping,
+    observe,
+)
+from indexer.log import get_logger
+from indexer.store import live, verdicts, watched
+from indexer.store.chain_row import Connection
+from indexer.store.pool import Database
+from indexer.store.rows import BlockRows
+
+log = get_logger()
+
+MAX_BLOCKS_PER_STEP = 50
+
+
+@dataclass(slots=True)
+class Follower:
+    """The live lane of one chain."""
+
+    database: Database
+    node: Node
+    contracts: Contracts
+    epoch: int
+    verdict_settings: VerdictSettings
+    listener: Listener
+    watch: WatchList
+    _last_seq: int = 0
+
+    async def run(self) -> None:
+        """Follow for ever; only cancellation, fencing and fatal errors end it."""
+        await keep_stepping("live", self.step, self._poll, self.listener)
+
+    async def _poll(self) -> None:
+        await asyncio.sleep(self.contracts.settings.poll_seconds)
+
+    async def step(self) -> bool:
+        """Do one step; return whether another should follow at once."""
+        chain_id = self.contracts.settings.chain_id
+        view = await live.read_live(self.database, chain_id)
+        head = await fetch_head(self.node, self.contracts.settings.finality_depth)
+        if view.tail is None:
+            return await self._start(view, head.finalized)
+        step = plan_step(
+            view.tail,
+            head,
+            await self._canonical(view.tail, head, whole=False),
+            max_blocks=MAX_BLOCKS_PER_STEP,
+        )
+        if isinstance(step, NeedTail):
+            step = plan_step(
+                view.tail,
+                head,
+                await self._canonical(view.tail, head, whole=True),
+                max_blocks=MAX_BLOCKS_PER_STEP,
+            )
+        match step:
+            case Wait(_, confirmed):
+                await live.confirm_head(self.database, view, head.latest, confirmed=confirmed)
+                if confirmed:
+                    self.listener.head_confirmed(head, view.tail.tip, view.tail.finalized.number)
+                    return await self._activate(view)
+                return False
+            case NeedTail():
+                # The node contradicts us but lacks headers that would show where: it lags.
+                return False
+            case Extend():
+                await self._extend(view, head, step)
+                tip = step.headers[-1] if step.headers else view.tail.tip
+                activate = view.discovered and not view.accounts_live
+                return activate or tip.number < head.latest.number
+            case Rewind(keep):
+                await self._rewind(view, view.tail, keep, head)
+                return True
+            case Restart(finalized):
+                return await self._start(view, finalized)
+            case Violation():
+                await self._violation(view, step)
+                return False
+            case Inconsistent(reason):
+                raise NodeAnswerError(f"the node moved while it answered: {reason}")
+            case _:
+                assert_never(step)
+
+    async def _canonical(
+        self, tail: Tail, head: ChainHead, *, whole: bool
+    ) -> Mapping[int, BlockHeader]:
+        first = tail.finalized.number if whole else tail.tip.number
+        last = min(head.latest.number, tail.tip.number + MAX_BLOCKS_PER_STEP)
+        found = await fetch_headers(self.node, range(first, last + 1)) if first <= last else []
+        canonical = {header.number: header for header in found if header is not None}
+        if head.latest.number <= last:
+            kept = canonical.setdefault(head.latest.number, head.latest)
+            if kept.hash != head.latest.hash:
+                raise NodeAnswerError("the node moved to another branch while it answered")
+        return canonical
+
+    async def _start(self, view: live.LiveView, finalized: BlockHeader) -> bool:
+        chain_id = self.contracts.settings.chain_id
+        await live.start_tail(self.database, chain_id, self.epoch, finalized)
+        log.info(
+            "tail_started",
+            chain=self.contracts.settings.name,
+            finalized_block=finalized.number,
+            previous_block=view.chain.indexed_number,
+        )
+        await self._reload()
+        return True
+
+    async def _activate(self, view: live.LiveView) -> bool:
+        """Keep accounts' logs as soon as discovery has named every account.
+
+        Those of the tail are fetched now, in one transaction with the decision to keep them;
+        what is below finality is the history lane's debt.
+        """
+        if view.accounts_live or view.tail is None or not view.discovered:
+            return False
+        settings = self.contracts.settings
+        await self._reload()
+        headers = view.tail.headers[1:]
+        rows = await self._gather(view, headers, account_passes(settings))
+        changes: list[verdicts.VerdictChange] = []
+        await live.activate_accounts(
+            self.database, view, headers, rows, self._decider(view, headers, rows, changes)
+        )
+        self.listener.rows_committed(rows)
+        self.listener.verdicts_changed(changes)
+        log.info(
+            "accounts_followed",
+            chain=settings.name,
+            accounts=len(self.watch),
+            above_block=view.tail.finalized.number,
+        )
+        return True
+
+    async def _reload(self) -> None:
+        self.watch = WatchList()
+        self._last_seq = 0
+        await self._load_new()
+
+    async def _load_new(self) -> None:
+        rows = await watched.read_watched(
+            self.database, self.contracts.settings.chain_id, self._last_seq
+        )
+        if rows:
+            self._last_seq = rows[-1].seq
+            self.watch.add_created(row.account for row in rows if row.adopted_block is None)
+            self.watch.add_adopted(
+                {row.account: row.adopted_block for row in rows if row.adopted_block is not None}
+            )
+
+    async def _extend(self, view: live.LiveView, head: ChainHead, step: Extend) -> None:
+        settings = self.contracts.settings
+        await self._load_new()
+        passes = [p for p in all_passes(settings) if view.accounts_live or p.filter != ACCOUNTS]
+        rows = await self._gather(view, step.headers, passes)
+        changes: list[verdicts.VerdictChange] = []
+        extension = live.Extension(step.headers, step.finalized, head.latest, rows, view.asked_at)
+        with metrics.COMMIT_SECONDS.labels(chain=settings.name).time():
+            await live.apply_extension(
+                self.database, view, extension, self._decider(view, step.headers, rows, changes)
+            )
+        self.listener.rows_committed(rows)
+        self.listener.verdicts_changed(changes)
+        assert view.tail is not None
+        tip = step.headers[-1] if step.headers else view.tail.tip
+        self.listener.head_confirmed(head, tip, step.finalized.number)
+        if step.headers:
+            log.info(
+                "blocks_committed",
+                chain=settings.name,
+                first_block=step.headers[0].number,
+                last_block=tip.number,
+                finalized_block=step.finalized.number,
+                roots_read=len(rows.roots),
+                verdicts_changed=len(changes),
+            )
+
+    def _decider(
+        self,
+        view: live.LiveView,
+        headers: Sequence[BlockHeader],
+        rows: BlockRows,
+        changes: list[verdicts.VerdictChange],
+    ) -> Callable[[Connection], Awaitable[None]]:
+        """Return what decides, inside the step's transaction, every key the step has read."""
+        settings = self.contracts.settings
+        touched: dict[int, set[tuple[Address, Address]]] = {}
+        for seen in rows.roots:
+            touched.setdefault(seen.block_number, set()).add((seen.manager, seen.account))
+        for slots in rows.accounts:
+            keys = touched.setdefault(slots.block_number, set())
+            keys |= {(manager, slots.account) for manager in settings.managers}
+
+        async def decide(connection: Connection) -> None:
+            decided = await verdicts.decide_touched(
+                connection,
+                chain_id=settings.chain_id,
+                confirmed_at=view.asked_at,
+                settings=self.verdict_settings,
+                touched=[
+                    (header.number, header.timestamp, frozenset(touched[header.number]))
+                    for header in headers
+                    if header.number in touched
+                ],
+                taken=(),
+            )
+            changes.extend(decided)
+
+        return decide
+
+    async def _gather(
+        self, view: live.LiveView, headers: Sequence[BlockHeader], passes: Sequence[Pass]
+    ) -> BlockRows:
+        """Fetch, decode and read everything these passes keep of these blocks."""
+        rows = BlockRows()
+        if not headers:
+            return rows
+        settings = self.contracts.settings
+        with_accounts = any(p.filter == ACCOUNTS for p in passes)
+        watch = self.contracts.log_filter(passes, self.watch)
+        logs = await fetch_logs_by_hash(
+            self.node, headers, self.contracts.log_requests(watch, with_accounts=with_accounts)
+        )
+        rows.decoded = decode(logs, watch, with_accounts=with_accounts)
+        triggers = triggers_of(rows.decoded) if with_accounts else []
+        rows.hints = event_hints(rows.decoded)
+        rows.bodies, hints = await fetch_bodies(
+            self.node,
+            settings,
+            [
+                (trigger, operation.entry_point, operation.at.block_hash)
+                for trigger, operation in _operations(triggers, rows.decoded)
+            ],
+        )
+        rows.hints += hints
+        await self._observe(view, headers, triggers, rows)
+        return rows
+
+    async def _observe(
+        self,
+        view: live.LiveView,
+        headers: Sequence[BlockHeader],
+        triggers: Sequence[Trigger],
+        rows: BlockRows,
+    ) -> None:
+        """Read roots at every trigger, and at every block those that need no log to change.
+
+        Without a trigger an observation is kept only where it differs from the one before.
+        """
+        settings = self.contracts.settings
+        grouped = by_account(triggers)
+        always, last_roots = set(view.tainted | view.stored), dict(view.polled_roots)
+        for header in headers:
+            at_block = {account for number, account in grouped if number == header.number}
+            accounts = frozenset(at_block | always)
+            if not accounts:
+                continue
+            with_slots = frozenset(
+                account
+                for account in at_block
+                if account in always
+                or any(t.may_change_slots for t in grouped[header.number, account])
+            )
+            look = Look(header, accounts, with_slots)
+            roots, slots = await observe(self.node, settings, [look], settings.managers)
+            for seen in roots:
+                key = (seen.manager, seen.account)
+                if seen.account in at_block or last_roots.get(key) != seen.root:
+                    rows.roots.append(seen)
+                last_roots[key] = seen.root
+            rows.accounts += slots
+            always |= {slot.account for slot in slots if slot.tainted}
+            always -= {s.account for s in slots if not s.tainted} - view.stored
+        rows.attributions = attributions_of(rows.roots, grouped, rows.hints)
+
+    async def _rewind(
+        self, view: live.LiveView, tail: Tail, keep: BlockHeader, head: ChainHead
+    ) -> None:
+        settings = self.contracts.settings
+        depth = tail.tip.number - keep.number
+
+        async def withdraw(connection: Connection) -> None:
+            await verdicts.withdraw(connection, settings.chain_id)
+
+        touched = await live.rewind(self.database, view, keep, head.latest, withdraw)
+        self.listener.rewound(depth)
+        self.listener.verdicts_counted(await verdicts.count_open(self.database, settings.chain_id))
+        await self._reload()
+        log.warning(
+            "blocks_rewound",
+            chain=settings.name,
+            common_ancestor=keep.number,
+            depth_blocks=depth,
+            old_tip=hex_of(tail.tip.hash),
+            accounts_touched=len(touched),
+        )
+
+    async def _violation(self, view: live.LiveView, step: Violation) -> None:
+        text = (
+            f"block {step.number} is final here as {hex_of(step.ours.hash)}, "
+            f"but the node has {hex_of(step.theirs.hash)}"
+        )
+        if view.chain.finality_violation != text:
+            await live.set_finality_violation(self.database, view, text)
+            error = FinalityViolationError(
+                text,
+                remedy="find out which is right; if the node is: sessionwatch rewind "
+                f"--chain {self.contracts.settings.name} --to {step.number - 1} --below-finality",
+            )
+            log.error("finality_violated", reason=str(error), remedy=error.remedy)
+        self.listener.violation_found(text)
+
+
+def _operations(
+    triggers: Sequence[Trigger], decoded: DecodedLogs
+) -> list[tuple[Trigger, UserOperationEvent]]:
+    by_position = {(o.at.block_number, o.at.log_index): o for o in decoded.user_operations}
+    return [
+        (trigger, by_position[trigger.block_number, trigger.log_index])
+        for trigger in triggers
+        if (trigger.block_number, trigger.log_index) in by_position
+    ]

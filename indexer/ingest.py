@@ -1,0 +1,298 @@
+"""What live, history and sweep share: answers of a node → rows of one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from indexer.chain.bulk import StateRead, read_codes, read_state
+from indexer.chain.logs import LogRequest
+from indexer.chain.rpc import Node
+from indexer.chain.slots import FALLBACK_HANDLER_SLOT, implementation_slot, module_slot
+from indexer.chain.state import fetch_transactions
+from indexer.core.abi import DecodeError
+from indexer.core.events import DecodedLogs, LogFilter, WatchedAccounts, decode_logs
+from indexer.core.merkle import root_slot
+from indexer.core.passes import ACCOUNTS, ALL_ERC1155, Pass, hex_of
+from indexer.core.presets import OWNERSHIP_MODULES
+from indexer.core.roots import (
+    AccountObservation,
+    RootAttribution,
+    RootHint,
+    RootObservation,
+    Trigger,
+    attribute,
+    body_hints,
+    is_tainted,
+)
+from indexer.core.settings import ChainSettings
+from indexer.core.topics import (
+    ACCOUNT_TOPICS,
+    ENTRY_POINT_TOPICS,
+    ERC1155_TOPICS,
+    FACTORY_TOPICS,
+    MANAGER_TOPICS,
+    OWNERSHIP_TOPICS,
+)
+from indexer.core.types import (
+    ZERO_ADDRESS,
+    ZERO_HASH,
+    Address,
+    BlockHeader,
+    ChainHead,
+    Hash32,
+    Log,
+)
+from indexer.core.user_operations import UserOperationBody, decode_bodies
+from indexer.errors import BlockUnknownError, FencedError, RetryableError, StaleStepError
+from indexer.store.rows import BlockRows, BodyRow
+from indexer.store.verdicts import VerdictChange, VerdictCount
+
+MIN_BACKOFF_SECONDS = 0.1
+MAX_BACKOFF_SECONDS = 5.0
+
+
+class Listener(Protocol):
+    """What the rest of the process wants to know of finished steps; called after the commit."""
+
+    def head_confirmed(self, head: ChainHead, tip: BlockHeader, finalized_number: int) -> None:
+        """Everything up to `tip` is committed, and the node was asked for its head before."""
+
+    def rows_committed(self, rows: BlockRows) -> None:
+        """These rows are visible now."""
+
+    def rewound(self, depth_blocks: int) -> None:
+        """A reorg moved blocks away."""
+
+    def debt_known(self, missing_blocks: Mapping[str, int]) -> None:
+        """So many blocks are owed, by pass."""
+
+    def verdicts_changed(self, changes: Sequence[VerdictChange]) -> None:
+        """These verdicts were decided."""
+
+    def verdicts_counted(self, counts: Sequence[VerdictCount]) -> None:
+        """All open verdicts, counted anew."""
+
+    def violation_found(self, text: str) -> None:
+        """Node and database disagree at or below finality."""
+
+    def retrying(self, lane: str, error: RetryableError) -> None:
+        """A step failed and will be repeated."""
+
+
+async def keep_stepping(
+    lane: str,
+    step: Callable[[], Awaitable[bool]],
+    idle: Callable[[], Awaitable[None]],
+    listener: Listener,
+) -> None:
+    """Repeat `step` for ever, with `idle` between those that found nothing to do.
+
+    A step that failed is repeated whole, after a pause that doubles; one that was planned on
+    what has moved since is planned again at once. Fencing and fatal errors end it.
+    """
+    backoff_seconds = MIN_BACKOFF_SECONDS
+    while True:
+        try:
+            busy = await step()
+        except StaleStepError:
+            await asyncio.sleep(0)
+            continue
+        except FencedError:
+            raise
+        except RetryableError as error:
+            listener.retrying(lane, error)
+            await asyncio.sleep(backoff_seconds)
+            backoff_seconds = min(backoff_seconds * 2, MAX_BACKOFF_SECONDS)
+            continue
+        backoff_seconds = MIN_BACKOFF_SECONDS
+        if not busy:
+            await idle()
+
+
+@dataclass(frozen=True, slots=True)
+class Contracts:
+    """What is watched beside accounts. `event_managers` emit MerkleRootUpdated."""
+
+    settings: ChainSettings
+    event_managers: frozenset[Address]
+
+    def log_filter(self, passes: Iterable[Pass], accounts: WatchedAccounts) -> LogFilter:
+        """Return what decoding keeps when these passes are paid."""
+        settings, filters = self.settings, {p.filter for p in passes}
+        with_accounts = ACCOUNTS in filters
+        from_factory = settings.accounts_mode == "factory"
+        factories = {f for f in settings.factories if f"factory/{hex_of(f)}" in filters}
+        if with_accounts and not from_factory:
+            factories = set(settings.factories)
+        tokens = frozenset(c for c in settings.erc1155 if f"erc1155/{hex_of(c)}" in filters)
+        return LogFilter(
+            entry_points=frozenset(settings.entry_points),
+            factories=frozenset(factories),
+            event_managers=self.event_managers if with_accounts else frozenset(),
+            ownership_modules=frozenset(OWNERSHIP_MODULES) if with_accounts else frozenset(),
+            erc1155=None if ALL_ERC1155 in filters else tokens,
+            accounts=accounts,
+            all_creations=from_factory,
+        )
+
+    def log_requests(self, watch: LogFilter, *, with_accounts: bool) -> list[LogRequest]:
+        """Return the eth_getLogs requests that find what `watch` keeps.
+
+        User operation events are asked for unfiltered by sender: they delimit the operations
+        of a bundle, and so say which operation moved a token.
+        """
+        requests: list[LogRequest] = []
+
+        def ask(addresses: Collection[Address] | None, topics: Collection[Hash32]) -> None:
+            kept = None if addresses is None else tuple(sorted(addresses))
+            if kept is None or kept:
+                requests.append(LogRequest(kept, tuple(sorted(topics))))
+
+        ask(watch.factories, FACTORY_TOPICS)
+        if with_accounts or watch.erc1155 is None or watch.erc1155:
+            ask(watch.entry_points, ENTRY_POINT_TOPICS)
+        if with_accounts:
+            ask(None, ACCOUNT_TOPICS)
+            ask(watch.event_managers, MANAGER_TOPICS)
+            ask(watch.ownership_modules, OWNERSHIP_TOPICS)
+        ask(watch.erc1155, ERC1155_TOPICS)
+        return requests
+
+
+def decode(logs: Sequence[Log], watch: LogFilter, *, with_accounts: bool) -> DecodedLogs:
+    """Decode logs; without accounts, what they did is left to the range that pays for it."""
+    decoded = decode_logs(logs, watch)
+    if with_accounts:
+        return decoded
+    return replace(decoded, account_events=(), user_operations=(), manager_roots=())
+
+
+async def fetch_bodies(
+    node: Node,
+    settings: ChainSettings,
+    operations: Sequence[tuple[Trigger, Address, Hash32]],
+) -> tuple[list[BodyRow], list[RootHint]]:
+    """Decode the handleOps input of stored user operations, where their transaction is one.
+
+    `operations` are (event, entry point, block hash). An operation whose hash the input does
+    not yield has no row: a wrapper made it, or its input is not canonical.
+    Raises BlockUnknownError when a transaction has left its block.
+    """
+    hashes = sorted({trigger.transaction_hash for trigger, _, _ in operations})
+    transactions = dict(zip(hashes, await fetch_transactions(node, hashes), strict=True))
+    decoded: dict[tuple[Hash32, Address], Mapping[Hash32, UserOperationBody]] = {}
+    bodies: list[BodyRow] = []
+    hints: list[RootHint] = []
+    for trigger, entry_point, block_hash in operations:
+        transaction = transactions[trigger.transaction_hash]
+        if transaction is None or transaction.block_hash != block_hash:
+            raise BlockUnknownError(
+                f"transaction {hex_of(trigger.transaction_hash)} is not in block "
+                f"{trigger.block_number} any more"
+            )
+        if transaction.to != entry_point:
+            continue
+        key = (trigger.transaction_hash, entry_point)
+        if key not in decoded:
+            try:
+                found = decode_bodies(transaction.input, entry_point, settings.chain_id)
+            except DecodeError:
+                found = ()  # not a handleOps: whoever called the entry point did it otherwise
+            decoded[key] = {body.user_op_hash: body for body in found}
+        assert trigger.user_op_hash is not None
+        body = decoded[key].get(trigger.user_op_hash)
+        if body is not None:
+            bodies.append(BodyRow(trigger.block_number, trigger.log_index, body))
+            hints += body_hints(trigger, body, settings.managers)
+    return bodies, hints
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What to read at one block: roots of `accounts`, own slots of `with_slots`."""
+
+    header: BlockHeader
+    accounts: frozenset[Address]
+    with_slots: frozenset[Address]
+
+
+async def observe(
+    node: Node, settings: ChainSettings, looks: Sequence[Look], managers: Sequence[Address]
+) -> tuple[list[RootObservation], list[AccountObservation]]:
+    """Read roots and slots at block hashes, in as few requests as the node allows.
+
+    An unreadable state raises (StatePrunedError, BlockUnknownError); it is never a zero.
+    """
+    reads: list[StateRead] = []
+    for look in looks:
+        block_hash = look.header.hash
+        for account in sorted(look.accounts):
+            slot = root_slot(account)
+            reads += [StateRead(block_hash, manager, slot) for manager in managers]
+        for account in sorted(look.with_slots):
+            reads.append(StateRead(block_hash, account, implementation_slot(account)))
+            reads.append(StateRead(block_hash, account, FALLBACK_HANDLER_SLOT))
+            reads += [
+                StateRead(block_hash, account, module_slot(manager))
+                for manager in settings.managers
+            ]
+    values = iter(await read_state(node, reads))
+
+    roots: list[RootObservation] = []
+    found: list[tuple[Look, Address, Address, Address, tuple[Address, ...]]] = []
+    for look in looks:
+        header = look.header
+        for account in sorted(look.accounts):
+            roots += [
+                RootObservation(header.number, header.hash, manager, account, next(values))
+                for manager in managers
+            ]
+        for account in sorted(look.with_slots):
+            implementation, handler = _address(next(values)), _address(next(values))
+            enabled = tuple(m for m in settings.managers if next(values) != ZERO_HASH)
+            found.append((look, account, implementation, handler, enabled))
+
+    bare = [(look.header.hash, account) for look, account, code, _, _ in found if not any(code)]
+    codes = dict(zip(bare, await read_codes(node, bare), strict=True))
+    return roots, [
+        AccountObservation(
+            look.header.number,
+            look.header.hash,
+            account,
+            implementation,
+            handler,
+            enabled,
+            is_tainted(
+                implementation,
+                handler,
+                has_code=implementation != ZERO_ADDRESS or codes[look.header.hash, account] != b"",
+                implementations=settings.implementations,
+                managers=settings.managers,
+            ),
+        )
+        for look, account, implementation, handler, enabled in found
+    ]
+
+
+def _address(word: Hash32) -> Address:
+    """Return the address in a storage word; zero if the word holds something wider."""
+    return Address(word[12:]) if not any(word[:12]) else ZERO_ADDRESS
+
+
+def attributions_of(
+    roots: Iterable[RootObservation],
+    triggers: Mapping[tuple[int, Address], Sequence[Trigger]],
+    hints: Iterable[RootHint],
+) -> list[RootAttribution]:
+    """Name who changed what, for every root that was read because of a trigger."""
+    by_key: dict[tuple[int, Address], list[RootHint]] = {}
+    for hint in hints:
+        by_key.setdefault((hint.block_number, hint.account), []).append(hint)
+    return [
+        attribute(observation, triggers[key], by_key.get(key, ()))
+        for observation in roots
+        if (key := (observation.block_number, observation.account)) in triggers
+    ]

@@ -1,0 +1,1 @@
+"""OUT: the only code with SQL; every public method is one transaction."""

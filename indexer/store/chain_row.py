@@ -1,0 +1,187 @@
+"""The row of one chain: taking it over, locking it, and what stands in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+import asyncpg
+
+from indexer.core.passes import Pass
+from indexer.core.settings import ChainSettings
+from indexer.core.types import Hash32
+from indexer.errors import FatalError, FencedError
+from indexer.store.pool import translated
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+LockMode = Literal["live", "history", "exclusive"]
+
+# Live and rewind against history do not conflict. FOR UPDATE against FOR SHARE would starve
+# the live lane; only a change of epoch and a rewind below finality exclude everybody.
+_LOCK_CLAUSE: dict[LockMode, str] = {
+    "live": "FOR NO KEY UPDATE",
+    "history": "FOR KEY SHARE",
+    "exclusive": "FOR UPDATE",
+}
+
+_COLUMNS = """chain_id, name, epoch, watch_version, start_block, finalized_number, finalized_hash,
+    indexed_number, indexed_hash, indexed_time, latest_number, confirmed_at, finality_violation"""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainRow:
+    """One row of chain.chain. None where nothing has been indexed yet."""
+
+    chain_id: int
+    name: str
+    epoch: int
+    watch_version: int
+    start_block: int | None
+    finalized_number: int | None
+    finalized_hash: Hash32 | None
+    indexed_number: int | None
+    indexed_hash: Hash32 | None
+    indexed_time: int | None
+    latest_number: int | None
+    confirmed_at: datetime | None
+    finality_violation: str | None
+
+
+async def read_chain(connection: Connection, chain_id: int) -> ChainRow | None:
+    """Return the chain's row, or None if no daemon has followed it yet."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM chain.chain WHERE chain_id = $1", chain_id
+    )
+    return ChainRow(**dict(row)) if row is not None else None
+
+
+async def lock_chain(connection: Connection, chain_id: int, epoch: int, mode: LockMode) -> ChainRow:
+    """Lock the chain's row as every write transaction must; FencedError if the epoch moved."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM chain.chain WHERE chain_id = $1 {_LOCK_CLAUSE[mode]}", chain_id
+    )
+    if row is None or row["epoch"] != epoch:
+        raise FencedError(
+            f"another process follows chain {chain_id} now",
+            remedy="stop one of the two; the one that started last goes on",
+        )
+    return ChainRow(**dict(row))
+
+
+async def lock_row(connection: Connection, chain_id: int) -> ChainRow | None:
+    """Lock the chain's row against every writer, whatever its epoch."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM chain.chain WHERE chain_id = $1 FOR UPDATE", chain_id
+    )
+    return ChainRow(**dict(row)) if row is not None else None
+
+
+async def raise_epoch(connection: Connection, chain_id: int) -> None:
+    """Fence every writer that took the chain over before."""
+    await connection.execute(
+        "UPDATE chain.chain SET epoch = epoch + 1 WHERE chain_id = $1", chain_id
+    )
+
+
+_TAKE_OVER = """
+INSERT INTO chain.chain (chain_id, name, epoch, start_block, managers, accounts_mode, settings)
+VALUES ($1, $2, 1, $3, $4, $5, $6)
+ON CONFLICT (chain_id) DO UPDATE
+   SET epoch = chain.chain.epoch + 1, name = excluded.name,
+       start_block = coalesce(excluded.start_block, chain.chain.start_block),
+       managers = excluded.managers, accounts_mode = excluded.accounts_mode,
+       settings = excluded.settings, updated_at = now()
+RETURNING epoch, indexed_number"""
+
+_STOP_FOLLOWING = """
+UPDATE chain.coverage SET live_from = NULL
+ WHERE chain_id = $1 AND live_from IS NOT NULL AND cohort = 0
+   AND NOT (pass, filter) IN (SELECT * FROM unnest($2::text[], $3::text[]))"""
+
+_FOLLOW = """
+INSERT INTO chain.coverage (chain_id, pass, filter, cohort, live_from)
+SELECT $1, pass, filter, 0, $4 FROM unnest($2::text[], $3::text[]) AS wanted(pass, filter)
+ON CONFLICT (chain_id, pass, filter, cohort) DO UPDATE
+   SET live_from = coalesce(chain.coverage.live_from, excluded.live_from)"""
+
+
+async def take_over(
+    connection: Connection, settings: ChainSettings, passes: list[Pass], shown: dict[str, Any]
+) -> int:
+    """Become the chain's one writer: raise the epoch and register the passes; return the epoch.
+
+    A pass that is new to the live lane is followed from the indexed block on; what lies below
+    is history debt. `shown` is the configuration as people may see it, without node URLs.
+    """
+    # Excludes history writers of an older process too: their transactions end first.
+    await lock_row(connection, settings.chain_id)
+    shown = {**shown, "passes": [[p.name, p.filter] for p in passes]}
+    try:
+        row = await connection.fetchrow(
+            _TAKE_OVER,
+            settings.chain_id,
+            settings.name,
+            settings.start_block,
+            list(settings.managers),
+            settings.accounts_mode,
+            json.dumps(shown),
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise FatalError(
+            f"the database knows another chain id under the name {settings.name!r}",
+            remedy=f"rename [chains.{settings.name}] or use another database",
+        ) from error
+    assert row is not None
+    wanted = ([p.name for p in passes], [p.filter for p in passes])
+    await connection.execute(_STOP_FOLLOWING, settings.chain_id, *wanted)
+    # Before the first step there is no tip: start_tail sets live_from then.
+    await connection.execute(_FOLLOW, settings.chain_id, *wanted, row["indexed_number"])
+    return int(row["epoch"])
+
+
+async def set_start_block(connection: Connection, chain_id: int, start_block: int) -> None:
+    """Record where history begins, as found on the chain."""
+    await connection.execute(
+        "UPDATE chain.chain SET start_block = $2 WHERE chain_id = $1", chain_id, start_block
+    )
+
+
+# The class of our advisory locks: other programs in the same database use other numbers.
+_ADVISORY_LOCK_CLASS = 0x5E55
+
+
+@asynccontextmanager
+async def leadership(url: str, chain_id: int, wait_seconds: float) -> AsyncIterator[None]:
+    """Hold the session lock that lets one process follow a chain; FencedError if it is taken.
+
+    It keeps a second process from starting by mistake; the epoch is what makes it safe. A
+    process that has just been killed may hold it for a moment longer, hence the wait.
+    """
+    with translated():
+        connection = await asyncpg.connect(url, timeout=10)
+        try:
+            await connection.execute(
+                "SELECT set_config('lock_timeout', $1, false)", _ms(wait_seconds)
+            )
+            await connection.execute(
+                "SELECT pg_advisory_lock($1, hashtext($2))", _ADVISORY_LOCK_CLASS, str(chain_id)
+            )
+        except asyncpg.LockNotAvailableError as error:
+            connection.terminate()
+            raise FencedError(
+                f"another process already follows chain {chain_id} in this database",
+                remedy="stop it first; or give this one a database of its own",
+            ) from error
+    try:
+        yield
+    finally:
+        connection.terminate()
+
+
+def _ms(seconds: float) -> str:
+    return f"{int(seconds * 1000)}ms"

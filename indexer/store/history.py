@@ -1,0 +1,269 @@
+"""The history lane's transactions: what is owed, and paying one range of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from indexer.core.balances import balance_deltas
+from indexer.core.debt import Ledger, Span, Task
+from indexer.core.passes import Pass
+from indexer.core.roots import RootHint, Trigger
+from indexer.core.types import Address, BlockHeader, Hash32
+from indexer.errors import StaleStepError
+from indexer.store.chain_row import Connection, lock_chain, read_chain
+from indexer.store.live import count_changes, write_created
+from indexer.store.pool import Database
+from indexer.store.rows import (
+    BlockRows,
+    add_to_balances,
+    write_blocks,
+    write_rows,
+)
+from indexer.store.verdict_queue import enqueue
+
+_COVERAGE = "SELECT pass, filter, cohort, blocks FROM chain.coverage WHERE chain_id = $1"
+_COHORTS = "SELECT cohort_id, adopted_block FROM chain.cohort WHERE chain_id = $1"
+
+
+async def read_ledger(database: Database, chain_id: int) -> Ledger | None:
+    """Return what is covered and what is owed, or None before the first live step."""
+    async with database.transaction() as connection:
+        chain = await read_chain(connection, chain_id)
+        if chain is None or chain.finalized_number is None or chain.start_block is None:
+            return None
+        covered: dict[tuple[Pass, int], tuple[Span, ...]] = {
+            (Pass(row["pass"], row["filter"]), row["cohort"]): tuple(
+                (r.lower, r.upper - 1) for r in row["blocks"]
+            )
+            for row in await connection.fetch(_COVERAGE, chain_id)
+        }
+        adopted = {row[0]: row[1] for row in await connection.fetch(_COHORTS, chain_id)}
+    return Ledger(covered, chain.start_block, chain.finalized_number, adopted)
+
+
+async def cohort_accounts(database: Database, chain_id: int, cohort: int) -> list[Address]:
+    """Return the accounts of one cohort."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT account FROM chain.account WHERE chain_id = $1 AND cohort_id = $2",
+            chain_id,
+            cohort,
+        )
+    return [Address(row[0]) for row in rows]
+
+
+_KNOWN_BLOCKS = """
+SELECT block_number, hash, block_time FROM chain.block
+ WHERE chain_id = $1 AND block_number = ANY($2::bigint[])"""
+
+_COVER = """
+UPDATE chain.coverage SET blocks = blocks + int8multirange(int8range($5, $6 + 1))
+ WHERE chain_id = $1 AND pass = $2 AND filter = $3 AND cohort = $4"""
+
+async def apply_range(
+    database: Database,
+    chain_id: int,
+    epoch: int,
+    task: Task,
+    headers: Collection[BlockHeader],
+    rows: BlockRows,
+    touched: Collection[tuple[Address, Address]],
+) -> None:
+    """Write one paid range in one transaction; its coverage last.
+
+    `headers` are those of the blocks that rows refer to. Raises StaleStepError if a block
+    stands in the database under another hash, or if the range is no longer final.
+    """
+    async with database.transaction() as connection:
+        chain = await lock_chain(connection, chain_id, epoch, "history")
+        if chain.finalized_number is None or task.last > chain.finalized_number:
+            raise StaleStepError("the range is not final any more")
+        await _check_blocks(connection, chain_id, headers)
+        for slice_start in range(task.first - task.first % 1_000_000, task.last + 1, 1_000_000):
+            await connection.execute("SELECT chain.ensure_partitions($1)", slice_start)
+        await write_blocks(connection, chain_id, headers)
+        await write_created(connection, chain_id, rows)
+        await write_rows(connection, chain_id, rows)
+        if rows.decoded is not None:
+            await add_to_balances(connection, chain_id, balance_deltas(rows.decoded.transfers))
+        if touched:
+            await enqueue(connection, chain_id, touched)
+        if rows.roots:
+            rows.root_changes = await count_changes(connection, chain_id, task.first, task.last)
+        for pass_ in sorted(task.passes, key=lambda p: (p.name, p.filter)):
+            await connection.execute(
+                _COVER, chain_id, pass_.name, pass_.filter, task.cohort, task.first, task.last
+            )
+
+
+async def _check_blocks(
+    connection: Connection, chain_id: int, headers: Collection[BlockHeader]
+) -> None:
+    known = {
+        row[0]: row[1]
+        for row in await connection.fetch(_KNOWN_BLOCKS, chain_id, [h.number for h in headers])
+    }
+    for header in headers:
+        if known.get(header.number, header.hash) != header.hash:
+            raise StaleStepError(f"block {header.number} has another hash in the database")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTriggers:
+    """The triggers of a range as the database has them, with the blocks they stand in."""
+
+    triggers: list[Trigger]
+    hints: list[RootHint]
+    headers: dict[int, BlockHeader]
+
+
+# The accounts of a cohort at a block: cohort 0 is everybody above their block of adoption.
+_IN_COHORT = """
+JOIN chain.account AS a ON a.chain_id = t.chain_id AND a.account = {account}
+LEFT JOIN chain.cohort AS c ON c.chain_id = a.chain_id AND c.cohort_id = a.cohort_id
+WHERE t.chain_id = $1 AND t.block_number BETWEEN $2 AND $3
+  AND CASE WHEN $4 = 0 THEN c.cohort_id IS NULL OR t.block_number > c.adopted_block
+           ELSE a.cohort_id = $4 AND t.block_number <= c.adopted_block END"""
+
+_OPERATIONS = f"""
+SELECT t.block_number, t.log_index, t.transaction_hash, t.sender, t.success, t.user_op_hash,
+       t.entry_point
+  FROM chain.user_operation AS t {_IN_COHORT.format(account="t.sender")}
+ ORDER BY t.block_number, t.log_index"""
+
+_EVENTS = f"""
+SELECT t.block_number, t.log_index, t.transaction_hash, t.account, t.event,
+       (t.args ->> 'operation')::int, t.user_op_hash
+  FROM chain.account_event AS t {_IN_COHORT.format(account="t.account")}
+   AND t.event = ANY($5::text[])
+ ORDER BY t.block_number, t.log_index"""
+
+_HINTS = f"""
+SELECT t.block_number, t.log_index, t.hint_index, t.transaction_hash, t.manager, t.account,
+       t.root, t.evidence, t.user_op_hash
+  FROM chain.root_hint AS t {_IN_COHORT.format(account="t.account")}
+ ORDER BY t.block_number, t.log_index, t.hint_index"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOperation:
+    """A stored UserOperationEvent whose input is to be decoded."""
+
+    trigger: Trigger
+    entry_point: Address
+
+
+async def read_operations(
+    database: Database, chain_id: int, task: Task, operation_event: str
+) -> list[StoredOperation]:
+    """Return the stored user operations of a cohort in a range."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(_OPERATIONS, chain_id, task.first, task.last, task.cohort)
+    return [
+        StoredOperation(
+            Trigger(
+                r[0],
+                r[1],
+                Hash32(r[2]),
+                Address(r[3]),
+                operation_event,
+                r[4],
+                None,
+                Hash32(r[5]),
+            ),
+            Address(r[6]),
+        )
+        for r in rows
+    ]
+
+
+async def read_triggers(
+    database: Database,
+    chain_id: int,
+    task: Task,
+    *,
+    trigger_events: Sequence[str],
+    operation_event: str,
+) -> StoredTriggers:
+    """Return every stored trigger and hint of a cohort in a range."""
+    span = (chain_id, task.first, task.last, task.cohort)
+    operations = await read_operations(database, chain_id, task, operation_event)
+    async with database.connection() as connection:
+        events = await connection.fetch(_EVENTS, *span, list(trigger_events))
+        hints = await connection.fetch(_HINTS, *span)
+        triggers = [o.trigger for o in operations]
+        triggers += [
+            Trigger(
+                r[0],
+                r[1],
+                Hash32(r[2]),
+                Address(r[3]),
+                r[4],
+                None,
+                r[5],
+                Hash32(r[6]) if r[6] is not None else None,
+            )
+            for r in events
+        ]
+        triggers.sort(key=lambda t: (t.block_number, t.log_index))
+        numbers = sorted({t.block_number for t in triggers})
+        blocks = await connection.fetch(_KNOWN_BLOCKS, chain_id, numbers)
+    return StoredTriggers(
+        triggers,
+        [
+            RootHint(
+                r[0],
+                r[1],
+                r[2],
+                Hash32(r[3]),
+                Address(r[4]),
+                Address(r[5]),
+                Hash32(r[6]),
+                r[7],
+                Hash32(r[8]) if r[8] is not None else None,
+            )
+            for r in hints
+        ],
+        {r[0]: BlockHeader(r[0], Hash32(r[1]), Hash32(bytes(32)), r[2]) for r in blocks},
+    )
+
+
+_UNOBSERVED = """
+INSERT INTO evidence.unobserved (chain_id, manager, first_block, last_block, reason)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (chain_id, manager, first_block) DO UPDATE
+   SET last_block = greatest(unobserved.last_block, excluded.last_block)"""
+
+
+async def mark_unobserved(
+    database: Database, chain_id: int, manager: Address, span: Span, reason: str
+) -> None:
+    """Record a stretch whose state the node no longer has; its coverage stays missing."""
+    async with database.transaction() as connection:
+        await connection.execute(_UNOBSERVED, chain_id, manager, span[0], span[1], reason)
+
+
+async def clear_unobserved(database: Database, chain_id: int, manager: Address, span: Span) -> None:
+    """Forget stretches that could be read after all."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            "DELETE FROM evidence.unobserved WHERE chain_id = $1 AND manager = $2 "
+            "AND first_block >= $3 AND last_block <= $4",
+            chain_id,
+            manager,
+            *span,
+        )
+
+
+_TAINTED_BEFORE = """
+SELECT DISTINCT o.account FROM evidence.account_observation AS o
+  JOIN chain.block AS b USING (chain_id, block_number)
+ WHERE o.chain_id = $1 AND o.tainted AND o.block_number <= $2 AND b.hash = o.block_hash"""
+
+
+async def tainted_before(database: Database, chain_id: int, block_number: int) -> list[Address]:
+    """Return the accounts that were seen tainted at or before a block."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(_TAINTED_BEFORE, chain_id, block_number)
+    return [Address(row[0]) for row in rows]

@@ -1,0 +1,398 @@
+"""The live lane's transactions: extend the tail, rewind it, restart it, say what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from indexer.core.reorg import Tail
+from indexer.core.types import Address, BlockHeader, Hash32
+from indexer.errors import StaleStepError
+from indexer.store.chain_row import ChainRow, Connection, lock_chain, read_chain
+from indexer.store.pool import Database
+from indexer.store.rows import BlockRows, write_blocks, write_rows
+
+
+@dataclass(frozen=True, slots=True)
+class LiveView:
+    """What a step is planned on, read in one snapshot.
+
+    `asked_at` is the database's clock before the node is asked anything; `tainted` are the
+    accounts whose roots are read at every block. While discovery has not named every account
+    (`accounts_live` false) no account's logs are kept, and the roots of `stored`, the accounts
+    with session sets, are read at every block too; `discovered` says that it has. `polled_roots`
+    are the latest roots of those that are read at every block, by (manager, account).
+    """
+
+    chain: ChainRow
+    tail: Tail | None
+    tainted: frozenset[Address]
+    asked_at: datetime
+    accounts_live: bool
+    discovered: bool
+    stored: frozenset[Address]
+    polled_roots: Mapping[tuple[Address, Address], Hash32]
+
+
+_TAIL = """
+SELECT block_number, hash, parent_hash, block_time FROM chain.tail
+ WHERE chain_id = $1 ORDER BY block_number"""
+
+# The latest canonical observation of each account that was ever seen tainted.
+_TAINTED = """
+SELECT candidate.account FROM (
+    SELECT DISTINCT account FROM evidence.account_observation WHERE chain_id = $1 AND tainted
+) AS candidate
+CROSS JOIN LATERAL (
+    SELECT o.tainted FROM evidence.account_observation AS o
+      JOIN chain.block AS b USING (chain_id, block_number)
+     WHERE o.chain_id = $1 AND o.account = candidate.account AND b.hash = o.block_hash
+     ORDER BY o.block_number DESC LIMIT 1
+) AS latest
+WHERE latest.tainted"""
+
+
+# Discovery is complete when every factory that is followed is covered up to the finalized block.
+_ACCOUNTS_LIVE = """
+SELECT EXISTS (SELECT FROM chain.coverage WHERE chain_id = $1 AND pass = 'logs'
+           AND filter = 'accounts' AND cohort = 0 AND live_from IS NOT NULL),
+       NOT EXISTS (SELECT FROM chain.coverage AS f, chain.chain AS c
+         WHERE c.chain_id = $1 AND f.chain_id = $1 AND f.filter LIKE 'factory/%'
+           AND f.live_from IS NOT NULL
+           AND NOT f.blocks @> int8range(c.start_block, c.finalized_number + 1))"""
+
+_POLLED_ROOTS = """
+SELECT manager, a.account, latest.root
+  FROM chain.chain AS c, unnest(c.managers) AS manager, unnest($2::bytea[]) AS a(account)
+ CROSS JOIN LATERAL (
+    SELECT o.root FROM evidence.root_observation AS o
+      JOIN chain.block AS b USING (chain_id, block_number)
+     WHERE o.chain_id = $1 AND o.manager = manager AND o.account = a.account
+       AND b.hash = o.block_hash
+     ORDER BY o.block_number DESC LIMIT 1
+) AS latest
+ WHERE c.chain_id = $1"""
+
+MAX_STORED_READ_PER_BLOCK = 5000
+
+_STORED = """
+SELECT DISTINCT account FROM sessions.session_set WHERE chain_id = $1 LIMIT $2"""
+
+
+async def read_live(database: Database, chain_id: int) -> LiveView:
+    """Read the chain's row, its tail and the tainted accounts; never remembered across steps."""
+    async with database.transaction() as connection:
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        asked_at = await connection.fetchval("SELECT clock_timestamp()")
+        chain = await read_chain(connection, chain_id)
+        assert chain is not None, "take_over made the row"
+        headers = tuple(
+            BlockHeader(row[0], Hash32(row[1]), Hash32(row[2]), row[3])
+            for row in await connection.fetch(_TAIL, chain_id)
+        )
+        tainted = {Address(row[0]) for row in await connection.fetch(_TAINTED, chain_id)}
+        accounts_live, discovered = await connection.fetchrow(_ACCOUNTS_LIVE, chain_id)  # type: ignore[misc]
+        stored: set[Address] = set()
+        if not accounts_live:
+            found = await connection.fetch(_STORED, chain_id, MAX_STORED_READ_PER_BLOCK)
+            stored = {Address(row[0]) for row in found}
+        polled = sorted(tainted | stored)
+        roots = await connection.fetch(_POLLED_ROOTS, chain_id, polled) if polled else []
+    return LiveView(
+        chain,
+        Tail(headers) if headers else None,
+        frozenset(tainted),
+        asked_at,
+        accounts_live,
+        discovered,
+        frozenset(stored),
+        {(Address(row[0]), Address(row[1])): Hash32(row[2]) for row in roots},
+    )
+
+
+_START_TAIL = """
+UPDATE chain.chain
+   SET finalized_number = $2, finalized_hash = $3, finalized_time = $4,
+       indexed_number = $2, indexed_hash = $3, indexed_time = $4, updated_at = now()
+ WHERE chain_id = $1"""
+
+_INSERT_TAIL = """
+INSERT INTO chain.tail (chain_id, block_number, hash, parent_hash, block_time)
+SELECT $1, * FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bigint[])"""
+
+
+async def start_tail(database: Database, chain_id: int, epoch: int, finalized: BlockHeader) -> None:
+    """Begin the tail at the node's finalized block; everything below is history debt.
+
+    Also after an absence longer than finality: what the old tail held is final then (its tip
+    was found on the node's chain), is folded, and the gap becomes debt.
+    """
+    async with database.transaction() as connection:
+        chain = await lock_chain(connection, chain_id, epoch, "live")
+        if chain.finalized_number is not None and chain.indexed_number is not None:
+            await _finalize(connection, chain, chain.indexed_number)
+        await connection.execute("DELETE FROM chain.tail WHERE chain_id = $1", chain_id)
+        await _insert_tail(connection, chain_id, [finalized])
+        await connection.execute(
+            _START_TAIL, chain_id, finalized.number, finalized.hash, finalized.timestamp
+        )
+        await connection.execute(_FOLLOW_FROM, chain_id, finalized.number)
+        await connection.execute("SELECT chain.ensure_partitions($1)", finalized.number)
+
+
+# After a restart of the tail the live lane has nothing between the old tip and the new start.
+# What depends on accounts waits until discovery has closed that gap (activate_accounts).
+_FOLLOW_FROM = """
+UPDATE chain.coverage SET live_from = CASE WHEN filter = 'accounts' THEN NULL ELSE $2::bigint END
+ WHERE chain_id = $1 AND cohort = 0
+   AND (pass, filter) IN (
+       SELECT p ->> 0, p ->> 1 FROM chain.chain, jsonb_array_elements(settings -> 'passes') AS p
+        WHERE chain_id = $1)"""
+
+
+async def _insert_tail(
+    connection: Connection, chain_id: int, headers: Sequence[BlockHeader]
+) -> None:
+    await connection.execute(
+        _INSERT_TAIL,
+        chain_id,
+        [h.number for h in headers],
+        [h.hash for h in headers],
+        [h.parent_hash for h in headers],
+        [h.timestamp for h in headers],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """One live step: blocks to append, their rows, and how far finality has come."""
+
+    headers: tuple[BlockHeader, ...]
+    finalized: BlockHeader
+    latest: BlockHeader
+    rows: BlockRows
+    asked_at: datetime
+
+
+_NEW_ACCOUNTS = """
+INSERT INTO chain.account (chain_id, account, cohort_id, block_number, source)
+SELECT $1, *, 'factory' FROM unnest($2::bytea[], $3::int[], $4::bigint[])
+ON CONFLICT (chain_id, account) DO NOTHING"""
+
+_ADVANCE = """
+UPDATE chain.chain
+   SET indexed_number = $2, indexed_hash = $3, indexed_time = $4, latest_number = $5,
+       latest_time = $6, confirmed_at = $7, finality_violation = NULL, updated_at = now()
+ WHERE chain_id = $1"""
+
+
+async def apply_extension(
+    database: Database,
+    view: LiveView,
+    extension: Extension,
+    decide: Callable[[Connection], Awaitable[None]],
+) -> None:
+    """Write one step in one transaction; StaleStepError if the plan no longer fits.
+
+    `decide` writes the verdicts of what the step touched, inside the same transaction.
+    """
+    planned, chain_id = view.chain, view.chain.chain_id
+    async with database.transaction() as connection:
+        chain = await lock_chain(connection, chain_id, planned.epoch, "live")
+        _still_fits(planned, chain)
+        tip = extension.headers[-1] if extension.headers else None
+        if tip is not None:
+            await connection.execute("SELECT chain.ensure_partitions($1)", tip.number)
+            touched = extension.rows.block_numbers()
+            await write_blocks(
+                connection, chain_id, [h for h in extension.headers if h.number in touched]
+            )
+            await write_created(connection, chain_id, extension.rows)
+            await write_rows(connection, chain_id, extension.rows)
+            await _insert_tail(connection, chain_id, extension.headers)
+        if extension.finalized.number > (chain.finalized_number or 0):
+            await _finalize(connection, chain, extension.finalized.number)
+        await connection.execute(
+            _ADVANCE,
+            chain_id,
+            tip.number if tip else chain.indexed_number,
+            tip.hash if tip else chain.indexed_hash,
+            tip.timestamp if tip else chain.indexed_time,
+            extension.latest.number,
+            extension.latest.timestamp,
+            extension.asked_at,
+        )
+        await decide(connection)
+        if extension.rows.roots:
+            first, last = extension.headers[0].number, extension.headers[-1].number
+            extension.rows.root_changes = await count_changes(connection, chain_id, first, last)
+
+
+_COUNT_CHANGES = """
+SELECT evidence, count(*) FROM watch.session_root
+ WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 GROUP BY evidence"""
+
+
+async def count_changes(
+    connection: Connection, chain_id: int, first: int, last: int
+) -> dict[str, int]:
+    """Count the changes of roots in a range of blocks, by evidence."""
+    rows = await connection.fetch(_COUNT_CHANGES, chain_id, first, last)
+    return {row[0]: row[1] for row in rows}
+
+
+async def write_created(connection: Connection, chain_id: int, rows: BlockRows) -> None:
+    """Put the accounts the factory created on the watch list; adopted ones stay as they are."""
+    creations = rows.decoded.creations if rows.decoded is not None else ()
+    if creations:
+        await connection.execute(
+            _NEW_ACCOUNTS,
+            chain_id,
+            [c.account for c in creations],
+            [0] * len(creations),
+            [c.at.block_number for c in creations],
+        )
+
+
+def _still_fits(planned: ChainRow, found: ChainRow) -> None:
+    if (planned.indexed_hash, planned.watch_version, planned.finalized_number) != (
+        found.indexed_hash,
+        found.watch_version,
+        found.finalized_number,
+    ):
+        raise StaleStepError("the tip or the watch list moved while the step was prepared")
+
+
+# Nothing updated in place depends on an unfinalized block: balances and coverage take in a
+# block when it is final. Transfers in (marker, new marker] were all written by the live lane.
+_FOLD_BALANCES = """
+INSERT INTO chain.erc1155_balance AS kept (chain_id, contract, owner, token_id, balance)
+SELECT $1, contract, owner, token_id, sum(delta) FROM (
+    SELECT contract, to_address AS owner, token_id, amount AS delta
+      FROM chain.erc1155_transfer WHERE chain_id = $1 AND block_number > $2 AND block_number <= $3
+    UNION ALL
+    SELECT contract, from_address, token_id, -amount
+      FROM chain.erc1155_transfer WHERE chain_id = $1 AND block_number > $2 AND block_number <= $3
+) AS moved
+WHERE owner <> '\\x0000000000000000000000000000000000000000'::bytea
+GROUP BY contract, owner, token_id HAVING sum(delta) <> 0
+ORDER BY contract, owner, token_id
+ON CONFLICT (chain_id, contract, owner, token_id)
+DO UPDATE SET balance = kept.balance + excluded.balance"""
+
+_COVER_LIVE = """
+UPDATE chain.coverage
+   SET blocks = blocks + int8multirange(int8range(greatest($2, live_from) + 1, $3 + 1))
+ WHERE chain_id = $1 AND live_from < $3"""
+
+_MOVE_MARKER = """
+UPDATE chain.chain AS c
+   SET finalized_number = t.block_number, finalized_hash = t.hash, finalized_time = t.block_time
+  FROM chain.tail AS t
+ WHERE c.chain_id = $1 AND t.chain_id = $1 AND t.block_number = $2"""
+
+
+async def _finalize(connection: Connection, chain: ChainRow, final_number: int) -> None:
+    """Move the marker from chain.finalized_number to `final_number`, which the tail holds."""
+    old = chain.finalized_number
+    assert old is not None
+    await connection.execute(_FOLD_BALANCES, chain.chain_id, old, final_number)
+    await connection.execute(_MOVE_MARKER, chain.chain_id, final_number)
+    await connection.execute(
+        "DELETE FROM chain.tail WHERE chain_id = $1 AND block_number < $2",
+        chain.chain_id,
+        final_number,
+    )
+    await connection.execute(_COVER_LIVE, chain.chain_id, old, final_number)
+
+
+_CONFIRM = """
+UPDATE chain.chain
+   SET latest_number = $3, latest_time = $4, confirmed_at = coalesce($5, confirmed_at),
+       finality_violation = CASE WHEN $5::timestamptz IS NULL THEN finality_violation END,
+       updated_at = now()
+ WHERE chain_id = $1 AND epoch = $2"""
+
+
+async def confirm_head(
+    database: Database, view: LiveView, latest: BlockHeader, *, confirmed: bool
+) -> None:
+    """Record a step that found nothing to write; `confirmed`: the node's tip is ours."""
+    async with database.transaction() as connection:
+        await lock_chain(connection, view.chain.chain_id, view.chain.epoch, "live")
+        await connection.execute(
+            _CONFIRM,
+            view.chain.chain_id,
+            view.chain.epoch,
+            latest.number,
+            latest.timestamp,
+            view.asked_at if confirmed else None,
+        )
+
+
+async def rewind(
+    database: Database,
+    view: LiveView,
+    keep: BlockHeader,
+    new_tip: BlockHeader,
+    withdraw: Callable[[Connection], Awaitable[None]],
+) -> list[Address]:
+    """Move every row above `keep` to chain.orphan; return the accounts that were touched.
+
+    They stand in chain.verdict_queue, to be read again on the new branch.
+    """
+    async with database.transaction() as connection:
+        chain = await lock_chain(connection, view.chain.chain_id, view.chain.epoch, "live")
+        _still_fits(view.chain, chain)
+        touched = await connection.fetch(
+            "SELECT account FROM chain.rewind($1, $2, $3, $4)",
+            chain.chain_id,
+            keep.number,
+            new_tip.number,
+            new_tip.hash,
+        )
+        await withdraw(connection)
+    return [Address(row[0]) for row in touched]
+
+
+async def set_finality_violation(database: Database, view: LiveView, text: str) -> None:
+    """Latch a finality violation; it clears when a step confirms that both sides agree."""
+    async with database.transaction() as connection:
+        await lock_chain(connection, view.chain.chain_id, view.chain.epoch, "live")
+        await connection.execute(
+            "UPDATE chain.chain SET finality_violation = $2, updated_at = now() "
+            "WHERE chain_id = $1 AND finality_violation IS DISTINCT FROM $2",
+            view.chain.chain_id,
+            text,
+        )
+
+
+_ACTIVATE = """
+UPDATE chain.coverage SET live_from = $2
+ WHERE chain_id = $1 AND cohort = 0 AND filter = 'accounts'
+   AND (pass, filter) IN (
+       SELECT p ->> 0, p ->> 1 FROM chain.chain, jsonb_array_elements(settings -> 'passes') AS p
+        WHERE chain_id = $1)"""
+
+
+async def activate_accounts(
+    database: Database,
+    view: LiveView,
+    headers: Sequence[BlockHeader],
+    rows: BlockRows,
+    decide: Callable[[Connection], Awaitable[None]],
+) -> None:
+    """Let the live lane keep accounts' logs from the finalized block on.
+
+    `rows` are what accounts did in the tail, whose `headers` are there already.
+    """
+    chain_id = view.chain.chain_id
+    async with database.transaction() as connection:
+        chain = await lock_chain(connection, chain_id, view.chain.epoch, "live")
+        _still_fits(view.chain, chain)
+        touched = rows.block_numbers()
+        await write_blocks(connection, chain_id, [h for h in headers if h.number in touched])
+        await write_rows(connection, chain_id, rows)
+        await connection.execute(_ACTIVATE, chain_id, chain.finalized_number)
+        await decide(connection)

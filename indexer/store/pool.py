@@ -1,0 +1,147 @@
+"""The connection pool: one place that turns asyncpg's failures into ours."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import asyncpg
+
+from indexer.errors import DatabaseUnavailableError, FatalError
+
+WRITER_ROLE = "sessionwatch_writer"
+
+# What asyncpg raises when the server went away, came back, or is starting or stopping.
+_UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+
+# Somebody else's transaction got in the way: the whole step is simply done again.
+_CONFLICT = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.LockNotAvailableError,
+)
+
+_REFUSED = (
+    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.InvalidSchemaNameError,
+)
+
+
+class Database:
+    """A pool of connections that act as the least privileged role they can."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        url: str,
+        *,
+        schema_check: bool = True,
+        role: str | None = WRITER_ROLE,
+        min_size: int = 1,
+        max_size: int = 6,
+    ) -> AsyncIterator[Self]:
+        """Connect, check the schema's version, act as `role` where the login may.
+
+        A login that is not a member of `role` keeps its own rights. Raises
+        DatabaseUnavailableError, SchemaVersionError, or FatalError when the server refuses.
+        """
+
+        async def setup(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+            if role is not None:
+                await connection.execute(_SET_ROLE.replace("ROLE_NAME", role))
+
+        with translated():
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=min_size,
+                max_size=max_size,
+                init=setup,
+                # RESET ALL would drop the role; a connection never leaves a transaction open
+                reset=_no_reset,
+                timeout=10,
+                command_timeout=120,
+                server_settings={"application_name": "sessionwatch"},
+            )
+        try:
+            database = cls(pool)
+            if schema_check:
+                from indexer.store.schema import check_version  # noqa: PLC0415 - it imports us
+
+                async with database.connection() as connection:
+                    await check_version(connection)
+            yield database
+        finally:
+            pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+        """A connection without a transaction, for reads that need none."""
+        with translated():
+            async with self._pool.acquire(timeout=30) as connection:
+                yield connection  # type: ignore[misc]
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+        """One transaction: everything in the block is written, or nothing."""
+        with translated():
+            async with self._pool.acquire(timeout=30) as connection, connection.transaction():
+                yield connection  # type: ignore[misc]
+
+
+# `role` is one of our own constants, never input. The setting lasts until the connection closes.
+_SET_ROLE = """
+DO $body$ BEGIN
+    IF current_user <> 'ROLE_NAME' AND pg_has_role(session_user, 'ROLE_NAME', 'MEMBER') THEN
+        EXECUTE 'SET ROLE ROLE_NAME';
+    END IF;
+END $body$
+"""
+
+
+async def _no_reset(connection: Any) -> None:
+    """Keep the role: transactions end by themselves, and nothing else is ever set."""
+
+
+class translated:  # noqa: N801 - reads as the statement it is
+    """Turn asyncpg's failures inside the block into ours; a conflict means: repeat the step."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        if isinstance(error, _REFUSED):
+            raise FatalError(
+                f"the database refused: {type(error).__name__}: {error}",
+                remedy="check database.url, the role's rights, and `sessionwatch schema apply`",
+            ) from error
+        if isinstance(error, _CONFLICT):
+            raise DatabaseUnavailableError(
+                f"the database asked to repeat the transaction ({type(error).__name__})"
+            ) from error
+        if isinstance(error, _UNAVAILABLE) and not isinstance(error, _CONFLICT):
+            raise DatabaseUnavailableError(
+                f"the database cannot be reached ({type(error).__name__})",
+                remedy="is Postgres running, and is database.url right?",
+            ) from error

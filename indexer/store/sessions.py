@@ -1,0 +1,261 @@
+"""Stored session sets: importing them in bulk, finding their manager, listing, showing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final
+
+from indexer.core.session_layout import session_key
+from indexer.core.session_sets import SessionSet
+from indexer.core.types import Address, Hash32
+from indexer.store.chain_row import Connection
+from indexer.store.pool import Database
+from indexer.store.verdict_queue import enqueue
+
+WAKE_CHANNEL: Final = "sessionwatch_wake"
+"""NOTIFY channel; the payload is the chain id whose queue has something new."""
+
+_SESSIONS_AT_ONCE = 50_000
+_SETS_AT_ONCE = 10_000
+_NO_LAYOUTS: Final[Mapping[Address, str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedRow:
+    """One set of an import, in the order given. `stored` False: it was there already."""
+
+    set_id: int
+    stored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetRow:
+    """A stored set as people see it; `state` is one of the closed words of watch.session_set."""
+
+    set_id: int
+    chain_id: int
+    manager: Address
+    account: Address
+    root: Hash32
+    session_count: int
+    source: str
+    stored_at: datetime
+    stored_block: int | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session of a stored set, without its session_key_data."""
+
+    leaf_index: int
+    leaf: Hash32
+    valid_until: int
+    valid_after: int
+    session_validation_module: Address
+    session_key: Address | None
+    session_key_data_bytes: int
+
+
+# One import at a time: the order of set_id and stored_at is then the order of committing, which
+# is what "the newest stored set" means, and two imports cannot lock each other out.
+_ONE_AT_A_TIME = """
+SELECT pg_advisory_xact_lock(hashtextextended('sessionwatch import', 0))"""
+
+_INSERT_SETS = """
+INSERT INTO sessions.session_set
+       (chain_id, manager, account, leaves_digest, root, session_count, source, stored_at, stored_block)
+SELECT n.chain_id, n.manager, n.account, n.leaves_digest, n.root, n.session_count, n.source, $8,
+       c.indexed_number
+  FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[], $5::bytea[], $6::int[], $7::text[])
+       WITH ORDINALITY
+    AS n(chain_id, manager, account, leaves_digest, root, session_count, source, place)
+  LEFT JOIN chain.chain AS c ON c.chain_id = n.chain_id
+ ORDER BY n.place
+ON CONFLICT (chain_id, manager, account, leaves_digest) DO NOTHING
+RETURNING set_id"""  # noqa: E501 - the columns in one line
+
+_FIND_SETS = """
+SELECT s.set_id
+  FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[]) WITH ORDINALITY
+    AS n(chain_id, manager, account, leaves_digest, place)
+  JOIN sessions.session_set AS s USING (chain_id, manager, account, leaves_digest)
+ ORDER BY n.place"""
+
+
+async def import_sets(
+    database: Database,
+    sets: Sequence[tuple[SessionSet, str]],
+    *,
+    layouts: Mapping[Address, str] = _NO_LAYOUTS,
+) -> list[ImportedRow]:
+    """Store sets, each with the name of the form it came in; all of them or none.
+
+    A set that is there keeps its set_id and stored_at. Each (manager, account) is queued to be
+    read and decided, also on a chain that no daemon has followed yet (stored_block is null
+    then), and the daemons are woken. `layouts`: see session_layout.session_key.
+    """
+    rows: list[ImportedRow] = []
+    async with database.transaction() as connection:
+        await connection.execute(_ONE_AT_A_TIME)
+        stored_at = await connection.fetchval("SELECT clock_timestamp()")
+        for chunk in _chunks(sets):
+            rows += await _import_chunk(connection, chunk, stored_at, layouts)
+        # The queue last: what it locks, a deciding daemon would have to pass over.
+        for chain_id in sorted({stored.chain_id for stored, _ in sets}):
+            keys = {(s.manager, s.account) for s, _ in sets if s.chain_id == chain_id}
+            await enqueue(connection, chain_id, keys, read_state=True)
+            await connection.execute("SELECT pg_notify($1, $2)", WAKE_CHANNEL, str(chain_id))
+    return rows
+
+
+def _chunks(sets: Sequence[tuple[SessionSet, str]]) -> Iterator[list[tuple[SessionSet, str]]]:
+    chunk: list[tuple[SessionSet, str]] = []
+    sessions = 0
+    for stored, source in sets:
+        if chunk and (
+            len(chunk) == _SETS_AT_ONCE or sessions + len(stored.sessions) > _SESSIONS_AT_ONCE
+        ):
+            yield chunk
+            chunk, sessions = [], 0
+        chunk.append((stored, source))
+        sessions += len(stored.sessions)
+    if chunk:
+        yield chunk
+
+
+async def _import_chunk(
+    connection: Connection,
+    chunk: Sequence[tuple[SessionSet, str]],
+    stored_at: datetime,
+    layouts: Mapping[Address, str],
+) -> list[ImportedRow]:
+    identity = (
+        [s.chain_id for s, _ in chunk],
+        [s.manager for s, _ in chunk],
+        [s.account for s, _ in chunk],
+        [s.leaves_digest for s, _ in chunk],
+    )
+    inserted = await connection.fetch(
+        _INSERT_SETS,
+        *identity,
+        [s.root for s, _ in chunk],
+        [len(s.sessions) for s, _ in chunk],
+        [source for _, source in chunk],
+        stored_at,
+    )
+    new = {row["set_id"] for row in inserted}
+    rows: list[ImportedRow] = []
+    sessions: list[tuple[object, ...]] = []
+    found = await connection.fetch(_FIND_SETS, *identity)
+    for (stored, _), row in zip(chunk, found, strict=True):
+        set_id = row["set_id"]
+        rows.append(ImportedRow(set_id, set_id in new))
+        if set_id not in new:
+            continue
+        # The same set twice in one document is stored once.
+        new.remove(set_id)
+        for index, (session, leaf) in enumerate(zip(stored.sessions, stored.leaves, strict=True)):
+            module, data = session.session_validation_module, session.session_key_data
+            sessions.append(
+                (
+                    set_id,
+                    index,
+                    leaf,
+                    session.valid_until,
+                    session.valid_after,
+                    module,
+                    session_key(module, data, layouts),
+                    data,
+                )
+            )
+    await connection.copy_records_to_table(
+        "session",
+        schema_name="sessions",
+        columns=[
+            "set_id",
+            "leaf_index",
+            "leaf",
+            "valid_until",
+            "valid_after",
+            "session_validation_module",
+            "session_key",
+            "session_key_data",
+        ],
+        records=sessions,
+    )
+    return rows
+
+
+# The latest canonical root of the account in each manager; the configured order breaks ties.
+_FIND_MANAGER = """
+SELECT latest.manager
+  FROM (SELECT DISTINCT ON (o.manager) o.manager, o.root
+          FROM evidence.root_observation AS o
+          JOIN chain.block AS b
+            ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash
+         WHERE o.chain_id = $1 AND evidence.hex(o.account) = evidence.hex($2)
+         ORDER BY o.manager, o.block_number DESC) AS latest
+  LEFT JOIN chain.chain AS c ON c.chain_id = $1
+ WHERE latest.root = $3
+ ORDER BY array_position(c.managers, latest.manager::bytea) NULLS LAST, latest.manager
+ LIMIT 1"""
+
+
+async def find_manager(
+    database: Database, chain_id: int, account: Address, root: Hash32
+) -> Address | None:
+    """Return the manager where this root stands for the account now, if one is known."""
+    async with database.connection() as connection:
+        found = await connection.fetchval(_FIND_MANAGER, chain_id, account, root)
+    return None if found is None else Address(found)
+
+
+_SHOWN = """
+SELECT s.set_id, s.chain_id, s.manager, s.account, s.root, s.session_count, s.source, s.stored_at,
+       s.stored_block, w.state
+  FROM sessions.session_set AS s JOIN watch.session_set AS w USING (set_id)"""
+
+_LIST = f"""
+{_SHOWN}
+ WHERE s.set_id IN (
+    SELECT set_id FROM sessions.session_set
+     WHERE ($1::bigint IS NULL OR chain_id = $1)
+       AND ($2::text IS NULL OR evidence.hex(account) = $2)
+     ORDER BY set_id DESC LIMIT $3)
+ ORDER BY s.set_id DESC"""
+
+
+async def list_sets(
+    database: Database,
+    *,
+    chain_id: int | None = None,
+    account: Address | None = None,
+    limit: int = 100,
+) -> list[SetRow]:
+    """Return stored sets, the newest first; None filters nothing."""
+    hex_account = None if account is None else f"0x{account.hex()}"
+    async with database.connection() as connection:
+        rows = await connection.fetch(_LIST, chain_id, hex_account, limit)
+    return [SetRow(**dict(row)) for row in rows]
+
+
+_SHOW = f"{_SHOWN} WHERE s.set_id = $1"
+
+_SHOW_SESSIONS = """
+SELECT leaf_index, leaf, valid_until, valid_after, session_validation_module, session_key,
+       octet_length(session_key_data) AS session_key_data_bytes
+  FROM sessions.session WHERE set_id = $1 ORDER BY leaf_index"""
+
+
+async def show_set(database: Database, set_id: int) -> tuple[SetRow, list[SessionRow]] | None:
+    """Return a stored set and its sessions in order, or None if there is no such set."""
+    async with database.connection() as connection:
+        row = await connection.fetchrow(_SHOW, set_id)
+        if row is None:
+            return None
+        sessions = await connection.fetch(_SHOW_SESSIONS, set_id)
+    return SetRow(**dict(row)), [SessionRow(**dict(session)) for session in sessions]

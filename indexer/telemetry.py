@@ -1,0 +1,138 @@
+"""What the lanes of one chain tell: metrics, health, the sweep's wake-up, one line per trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+from indexer import metrics
+from indexer.core.passes import hex_of
+from indexer.core.settings import ChainSettings
+from indexer.core.types import BlockHeader, ChainHead
+from indexer.errors import DatabaseUnavailableError, RetryableError
+from indexer.log import get_logger
+from indexer.store.rows import BlockRows
+from indexer.store.verdicts import VerdictChange, VerdictCount
+from indexer.web.health import Health
+
+log = get_logger()
+
+
+class Telemetry:
+    """Listens to the lanes of one chain."""
+
+    def __init__(self, settings: ChainSettings, health: Health, wake: asyncio.Event) -> None:
+        self.settings = settings
+        self.indexed_number = -1
+        self.wake = wake
+        self._health = health
+        self._chain = health.chains[settings.name]
+        self._trouble: dict[str, str] = {}
+        metrics.FINALITY_VIOLATION.labels(settings.name).set(0)
+
+    def head_confirmed(self, head: ChainHead, tip: BlockHeader, finalized_number: int) -> None:
+        """Show where the chain stands; wake the sweep."""
+        lag_seconds = float(max(head.latest.timestamp - tip.timestamp, 0))
+        metrics.set_progress(
+            self.settings.name,
+            latest=head.latest.number,
+            indexed=tip.number,
+            finalized=finalized_number,
+            lag_seconds=lag_seconds,
+        )
+        metrics.FINALITY_VIOLATION.labels(self.settings.name).set(0)
+        self.indexed_number = tip.number
+        self._health.database_lost = False
+        self._chain.finality_violation = None
+        self._chain.lag_seconds = lag_seconds
+        self._chain.last_step_monotonic = time.monotonic()
+        self.wake.set()
+        for lane, text in self._trouble.items():
+            log.info("step_recovered", chain=self.settings.name, lane=lane, after=text)
+        self._trouble.clear()
+
+    def rows_committed(self, rows: BlockRows) -> None:
+        """Count what became visible."""
+        name, decoded = self.settings.name, rows.decoded
+        for evidence, count in rows.root_changes.items():
+            metrics.ROOT_UPDATES.labels(name, evidence).inc(count)
+        if decoded is None:
+            return
+        counts: dict[str, int] = {
+            "UserOperationEvent": len(decoded.user_operations),
+            "Erc1155Transfer": len(
+                {(t.at.block_number, t.at.log_index) for t in decoded.transfers}
+            ),
+            "ApprovalForAll": len(decoded.approvals),
+            "URI": len(decoded.uris),
+            "MerkleRootUpdated": len(decoded.manager_roots),
+        }
+        names = [row.event for row in decoded.account_events]
+        names += [row.event for row in decoded.creations]
+        for event in names:
+            counts[event] = counts.get(event, 0) + 1
+        for event, count in counts.items():
+            if count:
+                metrics.LOGS.labels(name, event).inc(count)
+        if decoded.undecoded:
+            metrics.UNDECODED_LOGS.labels(name).inc(len(decoded.undecoded))
+
+    def rewound(self, depth_blocks: int) -> None:
+        """Count a reorg."""
+        metrics.REORGS.labels(self.settings.name).inc()
+        metrics.REORG_DEPTH_BLOCKS.labels(self.settings.name).observe(depth_blocks)
+
+    def debt_known(self, missing_blocks: Mapping[str, int]) -> None:
+        """Show what each pass owes."""
+        for name, blocks in missing_blocks.items():
+            metrics.COVERAGE_MISSING_BLOCKS.labels(self.settings.name, name).set(blocks)
+
+    def verdicts_changed(self, changes: Sequence[VerdictChange]) -> None:
+        """Keep the gauges by what changed; say each change once."""
+        for change in changes:
+            for row, step in ((change.old, -1), (change.new, 1)):
+                if row is not None:
+                    self._count(row.verdict, row.cause, row.severity, step)
+            log.info(
+                "verdict_changed",
+                chain=self.settings.name,
+                manager=hex_of(change.manager),
+                account=hex_of(change.account),
+                verdict=change.new.verdict if change.new else None,
+                cause=change.new.cause if change.new else None,
+                block=change.block_number,
+            )
+
+    def verdicts_counted(self, counts: Sequence[VerdictCount]) -> None:
+        """Set the gauges anew."""
+        metrics.clear_verdicts(self.settings.name)
+        for row in counts:
+            self._count(row.verdict, row.cause, row.severity, row.count)
+
+    def _count(self, verdict: str, cause: str | None, severity: str, step: int) -> None:
+        name = self.settings.name
+        metrics.ACCOUNTS.labels(name, verdict).inc(step)
+        if cause is not None:
+            metrics.DRIFTED_ACCOUNTS.labels(name, cause, severity).inc(step)
+
+    def violation_found(self, text: str) -> None:
+        """Turn /readyz red until a step confirms that both sides agree."""
+        self._chain.finality_violation = text
+        metrics.FINALITY_VIOLATION.labels(self.settings.name).set(1)
+
+    def retrying(self, lane: str, error: RetryableError) -> None:
+        """Say a new trouble once; it is over when a head is confirmed."""
+        if isinstance(error, DatabaseUnavailableError):
+            self._health.database_lost = True
+        kind = type(error).__name__
+        if self._trouble.get(lane) != kind:
+            self._trouble[lane] = kind
+            log.warning(
+                "step_retried",
+                chain=self.settings.name,
+                lane=lane,
+                kind=kind,
+                reason=str(error),
+                remedy=error.remedy,
+            )

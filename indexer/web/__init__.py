@@ -1,0 +1,1 @@
+"""4 SIDE: what the daemon shows over HTTP. Nothing here writes."""

@@ -1,0 +1,70 @@
+"""What the daemon says of itself: it writes these values, the HTTP handlers read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class ChainHealth:
+    """One chain's pulse.
+
+    `last_step_monotonic` is the monotonic clock when the last live step or completed wait
+    ended, None before the first. `lag_seconds` is the node's tip time less the indexed
+    block's time. `finality_violation` is the latched sentence, None while node and database
+    agree.
+    """
+
+    last_step_monotonic: float | None = None
+    lag_seconds: float | None = None
+    finality_violation: str | None = None
+    max_lag_seconds: float = 120
+    max_idle_seconds: float = 60
+
+    def reasons(self, now: float) -> tuple[str, ...]:
+        """Why this chain is not ready at monotonic time `now`; empty when it is."""
+        found: list[str] = []
+        if self.finality_violation is not None:
+            found.append(f"finality violation: {self.finality_violation}")
+        if self.last_step_monotonic is None:
+            found.append("not followed yet: no step has finished since the start")
+            return tuple(found)
+        idle_seconds = now - self.last_step_monotonic
+        if idle_seconds > self.max_idle_seconds:
+            found.append(
+                f"no step has finished for {idle_seconds:.0f} seconds"
+                f" (limit {self.max_idle_seconds:g})"
+            )
+        if self.lag_seconds is not None and self.lag_seconds > self.max_lag_seconds:
+            found.append(
+                f"{self.lag_seconds:.0f} seconds behind the node's tip"
+                f" (limit {self.max_lag_seconds:g})"
+            )
+        return tuple(found)
+
+
+@dataclass(slots=True)
+class Health:
+    """The whole process. `chains` is keyed by the chain's configured name."""
+
+    started_monotonic: float
+    database_lost: bool = False
+    stopping: bool = False
+    chains: dict[str, ChainHealth] = field(default_factory=dict)
+
+    def reasons(self, now: float) -> dict[str, tuple[str, ...]]:
+        """Why the process is not ready: by chain name, or "" for the process itself."""
+        found: dict[str, tuple[str, ...]] = {}
+        process: list[str] = []
+        if self.stopping:
+            process.append("stopping")
+        if self.database_lost:
+            process.append("the database cannot be reached")
+        if not self.chains:
+            process.append("not followed yet: no chain has been started")
+        if process:
+            found[""] = tuple(process)
+        for name, chain in self.chains.items():
+            if reasons := chain.reasons(now):
+                found[name] = reasons
+        return found

@@ -1,0 +1,1282 @@
+-- Sessionwatch: the database, and the interface people query.
+--
+-- Four schemas:
+--   chain     rows of the chain; can be dropped and indexed again
+--   evidence  observations of state, keyed by block hash: true for ever, not re-readable from pruned nodes. Back up.
+--   sessions  what clients stored; nobody else has it. Back up.
+--   watch     views for people: 0x hex text, timestamptz, numeric amounts
+--
+-- Apply it with `sessionwatch schema apply`, or: psql -1 -v ON_ERROR_STOP=1 -f schema.sql
+-- It holds no psql commands and no BEGIN/COMMIT of its own.
+
+-- Roles belong to the whole cluster: another database may have made them, and another transaction may be making
+-- them now. What the caller may not change, because an administrator set the roles up, stays as it is.
+DO $$
+DECLARE
+    role_name text;
+    role_text text;
+    superuser CONSTANT boolean := (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user);
+BEGIN
+    FOR role_name, role_text IN VALUES
+        ('sessionwatch_owner', 'Owns every object of Sessionwatch. Nobody logs in as it; `sessionwatch schema apply` acts as it.'),
+        ('sessionwatch_writer', 'What the daemon acts as: writes chain, evidence and sessions, makes partitions, no other DDL. GRANT it to the daemon''s login role.'),
+        ('sessionwatch_reader', 'Grafana and people: SELECT on the views of watch and nothing else. Its settings (read only, statement timeout)'
+            ' hold for who logs in as this very role (ALTER ROLE sessionwatch_reader LOGIN PASSWORD …); a login role that is only a member needs'
+            ' ALTER ROLE … SET of its own. The rights do not depend on them.')
+    LOOP
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = role_name) THEN
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL;
+            END;
+        END IF;
+        BEGIN
+            IF shobj_description(to_regrole(role_name), 'pg_authid') IS DISTINCT FROM role_text THEN
+                EXECUTE format('COMMENT ON ROLE %I IS %L', role_name, role_text);
+            END IF;
+        EXCEPTION WHEN insufficient_privilege OR unique_violation OR internal_error THEN
+            NULL; -- internal_error: "tuple concurrently updated"
+        END;
+    END LOOP;
+    BEGIN
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting
+                        WHERE setrole = to_regrole('sessionwatch_reader') AND setdatabase = 0) THEN
+            ALTER ROLE sessionwatch_reader SET default_transaction_read_only = on;
+            ALTER ROLE sessionwatch_reader SET statement_timeout = '30s';
+        END IF;
+    EXCEPTION WHEN insufficient_privilege OR unique_violation OR internal_error THEN
+        NULL;
+    END;
+    -- A creator without superuser rights gets ADMIN but not SET on its roles since Postgres 16.
+    BEGIN
+        IF NOT superuser AND current_user <> 'sessionwatch_owner' THEN
+            EXECUTE format('GRANT sessionwatch_owner TO %I', current_user);
+        END IF;
+    EXCEPTION WHEN insufficient_privilege THEN
+        NULL; -- SET LOCAL ROLE below says whether the caller may act as the owner
+    END;
+    EXECUTE format('GRANT CREATE, CONNECT, TEMPORARY ON DATABASE %I TO sessionwatch_owner', current_database());
+    EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO sessionwatch_writer', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO sessionwatch_reader', current_database());
+    -- Temporary tables, large objects and the schema public are the places where every role may write.
+    BEGIN
+        EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+        REVOKE ALL ON SCHEMA public FROM PUBLIC;
+    EXCEPTION WHEN insufficient_privilege OR invalid_schema_name THEN
+        NULL;
+    END;
+    IF superuser THEN
+        REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(integer), pg_catalog.lo_create(oid),
+            pg_catalog.lo_from_bytea(oid, bytea) FROM PUBLIC;
+    END IF;
+END
+$$;
+
+SET LOCAL ROLE sessionwatch_owner;
+
+DO $$
+BEGIN
+    IF current_user <> 'sessionwatch_owner' THEN
+        RAISE EXCEPTION 'schema.sql has to run in one transaction'
+            USING HINT = 'psql -1 -v ON_ERROR_STOP=1 -f schema.sql';
+    END IF;
+END
+$$;
+
+CREATE SCHEMA evidence;
+CREATE SCHEMA sessions;
+CREATE SCHEMA chain;
+CREATE SCHEMA watch;
+
+---------------------------------------------------------------------------------------------------
+-- Domains stand in `evidence`, so that dropping `chain` takes nothing else with it.
+
+CREATE DOMAIN evidence.address AS bytea CHECK (octet_length(VALUE) = 20);
+CREATE DOMAIN evidence.hash32 AS bytea CHECK (octet_length(VALUE) = 32);
+CREATE DOMAIN evidence.uint256 AS numeric(78, 0) CHECK (VALUE >= 0 AND VALUE < 115792089237316195423570985008687907853269984665640564039457584007913129639936);
+CREATE DOMAIN evidence.block_number AS bigint CHECK (VALUE >= 0);
+CREATE DOMAIN evidence.unix_seconds AS bigint CHECK (VALUE >= 0);
+
+CREATE FUNCTION evidence.hex(bytea) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN '0x' || encode($1, 'hex');
+
+CREATE TABLE evidence.schema_version (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    version integer NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO evidence.schema_version (version) VALUES (1);
+
+---------------------------------------------------------------------------------------------------
+-- chain
+
+-- One row per chain: the marker, the tip, the epoch that fences writers.
+CREATE TABLE chain.chain (
+    chain_id bigint PRIMARY KEY CHECK (chain_id > 0),
+    name text NOT NULL UNIQUE CHECK (name ~ '^[a-z0-9_]+$'),
+    epoch bigint NOT NULL DEFAULT 0,            -- grows when a process takes over; a writer of an older epoch is refused
+    watch_version bigint NOT NULL DEFAULT 0,    -- grows when an account is adopted; a step planned before it is planned again
+    start_block evidence.block_number,          -- history debt begins here
+    finalized_number evidence.block_number,     -- the marker: final by the node's word, and its hash is ours
+    finalized_hash evidence.hash32,
+    finalized_time evidence.unix_seconds,
+    indexed_number evidence.block_number,       -- the tip of the tail: how far the live lane has committed
+    indexed_hash evidence.hash32,
+    indexed_time evidence.unix_seconds,
+    latest_number evidence.block_number,        -- the node's tip when last asked
+    latest_time evidence.unix_seconds,
+    confirmed_at timestamptz,                   -- database time just before the head of the last finished step was asked for
+    finality_violation text,                    -- not null: node and database disagree at or below finality; says where
+    managers bytea[] NOT NULL DEFAULT '{}',     -- as configured when the daemon last started, in order
+    accounts_mode text NOT NULL DEFAULT 'factory' CHECK (accounts_mode IN ('factory', 'stored', 'list')),
+    settings jsonb NOT NULL DEFAULT '{}',       -- the configuration the daemon last started with, without node URLs
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CHECK ((finalized_number IS NULL) = (finalized_hash IS NULL)),
+    CHECK ((indexed_number IS NULL) = (indexed_hash IS NULL))
+);
+
+-- Headers from the finalized block to the tip, without holes, empty blocks too.
+CREATE TABLE chain.tail (
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    hash evidence.hash32 NOT NULL,
+    parent_hash evidence.hash32 NOT NULL,
+    block_time evidence.unix_seconds NOT NULL,
+    PRIMARY KEY (chain_id, block_number)
+);
+
+-- Canonical blocks that some row or observation refers to.
+CREATE TABLE chain.block (
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    hash evidence.hash32 NOT NULL,
+    block_time evidence.unix_seconds NOT NULL,
+    PRIMARY KEY (chain_id, block_number)
+);
+
+-- Groups of accounts that were learnt together otherwise than from the factory; each has a history debt of its own.
+-- Cohort 0 is everything else.
+CREATE TABLE chain.cohort (
+    chain_id bigint NOT NULL,
+    cohort_id integer NOT NULL CHECK (cohort_id > 0),
+    adopted_block evidence.block_number NOT NULL,  -- the lanes watch its accounts above this block; below it the debt
+    PRIMARY KEY (chain_id, cohort_id)
+);
+
+-- The watch list.
+CREATE TABLE chain.account (
+    chain_id bigint NOT NULL,
+    account evidence.address NOT NULL,
+    cohort_id integer NOT NULL DEFAULT 0,
+    block_number evidence.block_number,         -- where the factory created it; null if it was learnt otherwise
+    source text NOT NULL CHECK (source IN ('factory', 'stored', 'list')),
+    seq bigint GENERATED ALWAYS AS IDENTITY,    -- order of learning: a daemon loads what is new above the last it has
+    PRIMARY KEY (chain_id, account)
+);
+CREATE INDEX account_block ON chain.account (chain_id, block_number);
+CREATE INDEX account_seq ON chain.account (chain_id, seq);
+CREATE INDEX account_hex ON chain.account (evidence.hex(account));
+
+CREATE TABLE chain.account_event (
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    log_index integer NOT NULL,
+    transaction_index integer NOT NULL,
+    transaction_hash evidence.hash32 NOT NULL,
+    account evidence.address NOT NULL,
+    event text NOT NULL,
+    args jsonb NOT NULL,
+    user_op_hash evidence.hash32,
+    PRIMARY KEY (chain_id, block_number, log_index)
+) PARTITION BY RANGE (block_number);
+CREATE INDEX account_event_account ON chain.account_event (chain_id, account, block_number, log_index);
+CREATE INDEX account_event_hex ON chain.account_event (evidence.hex(account), block_number);
+-- What watch.account counts: few of an account's events.
+CREATE INDEX account_event_module ON chain.account_event (chain_id, account, block_number, log_index)
+    WHERE event IN ('AccountCreation', 'AccountCreationWithoutIndex', 'EnabledModule', 'DisabledModule');
+
+CREATE TABLE chain.user_operation (
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    log_index integer NOT NULL,
+    transaction_index integer NOT NULL,
+    transaction_hash evidence.hash32 NOT NULL,
+    user_op_hash evidence.hash32 NOT NULL,
+    entry_point evidence.address NOT NULL,
+    sender evidence.address NOT NULL,
+    paymaster evidence.address NOT NULL,        -- zero: none
+    nonce evidence.uint256 NOT NULL,
+    success boolean NOT NULL,
+    actual_gas_cost evidence.uint256 NOT NULL,  -- wei
+    actual_gas_used evidence.uint256 NOT NULL,
+    PRIMARY KEY (chain_id, block_number, log_index)
+) PARTITION BY RANGE (block_number);
+CREATE INDEX user_operation_sender ON chain.user_operation (chain_id, sender, block_number, log_index);
+CREATE INDEX user_operation_sender_hex ON chain.user_operation (evidence.hex(sender), block_number);
+CREATE INDEX user_operation_hash_hex ON chain.user_operation (evidence.hex(user_op_hash));
+
+-- What the handleOps input says of a stored user operation. A pass of its own: it needs the transaction.
+CREATE TABLE chain.user_operation_body (
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    log_index integer NOT NULL,                 -- of the operation's UserOperationEvent
+    user_op_hash evidence.hash32 NOT NULL,
+    factory evidence.address,                   -- of initCode; null if the account was there
+    validation_module evidence.address,
+    calls jsonb NOT NULL,                       -- [{to, value, selector, data_bytes}]
+    sessions jsonb NOT NULL,                    -- [{manager, leaf, implied_root, valid_until, valid_after, session_validation_module}]
+    PRIMARY KEY (chain_id, block_number, log_index)
+);
+
+CREATE TABLE chain.erc1155_transfer (
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    log_index integer NOT NULL,
+    batch_index integer NOT NULL,
+    transaction_hash evidence.hash32 NOT NULL,
+    contract evidence.address NOT NULL,
+    operator evidence.address NOT NULL,
+    from_address evidence.address NOT NULL,
+    to_address evidence.address NOT NULL,
+    token_id evidence.uint256 NOT NULL,
+    amount evidence.uint256 NOT NULL,
+    user_op_hash evidence.hash32,
+    PRIMARY KEY (chain_id, block_number, log_index, batch_index)
+) PARTITION BY RANGE (block_number);
+CREATE INDEX erc1155_transfer_contract_hex ON chain.erc1155_transfer (evidence.hex(contract), block_number);
+CREATE INDEX erc1155_transfer_from_hex ON chain.erc1155_transfer (evidence.hex(from_address), block_number);
+CREATE INDEX erc1155_transfer_to_hex ON chain.erc1155_transfer (evidence.hex(to_address), block_number);
+
+-- Balances folded from final transfers only; the views add the tail. May be negative before history is complete.
+CREATE TABLE chain.erc1155_balance (
+    chain_id bigint NOT NULL,
+    contract evidence.address NOT NULL,
+    owner evidence.address NOT NULL,
+    token_id evidence.uint256 NOT NULL,
+    balance numeric NOT NULL,
+    PRIMARY KEY (chain_id, contract, owner, token_id)
+);
+CREATE INDEX erc1155_balance_owner_hex ON chain.erc1155_balance (evidence.hex(owner));
+CREATE INDEX erc1155_balance_contract_hex ON chain.erc1155_balance (evidence.hex(contract));
+
+CREATE TABLE chain.erc1155_approval (
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    log_index integer NOT NULL,
+    transaction_hash evidence.hash32 NOT NULL,
+    contract evidence.address NOT NULL,
+    account evidence.address NOT NULL,
+    operator evidence.address NOT NULL,
+    approved boolean NOT NULL,
+    PRIMARY KEY (chain_id, block_number, log_index)
+);
+CREATE INDEX erc1155_approval_contract_hex ON chain.erc1155_approval (evidence.hex(contract), block_number);
+CREATE INDEX erc1155_approval_account_hex ON chain.erc1155_approval (evidence.hex(account), block_number);
+
+CREATE TABLE chain.erc1155_uri (
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    log_index integer NOT NULL,
+    transaction_hash evidence.hash32 NOT NULL,
+    contract evidence.address NOT NULL,
+    token_id evidence.uint256 NOT NULL,
+    value text NOT NULL,                        -- NUL removed, cut to 8192 characters
+    PRIMARY KEY (chain_id, block_number, log_index)
+);
+CREATE INDEX erc1155_uri_contract_hex ON chain.erc1155_uri (evidence.hex(contract), block_number);
+
+-- Roots that something other than state names: calldata of operations that succeeded, events, signatures.
+-- They attribute and hint; they never decide.
+CREATE TABLE chain.root_hint (
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    log_index integer NOT NULL,                 -- of the UserOperationEvent or MerkleRootUpdated log
+    hint_index integer NOT NULL,                -- order inside one operation
+    manager evidence.address NOT NULL,
+    account evidence.address NOT NULL,
+    root evidence.hash32 NOT NULL,
+    evidence text NOT NULL CHECK (evidence IN ('event', 'calldata', 'signature', 'trace')),
+    transaction_hash evidence.hash32 NOT NULL,
+    user_op_hash evidence.hash32,
+    PRIMARY KEY (chain_id, block_number, log_index, hint_index)
+);
+CREATE INDEX root_hint_account ON chain.root_hint (chain_id, manager, account, block_number);
+CREATE INDEX root_hint_hex ON chain.root_hint (evidence.hex(account), block_number);
+
+-- Who changed a root, as far as the block's logs and inputs say. One row per account read at a trigger.
+CREATE TABLE chain.root_attribution (
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    manager evidence.address NOT NULL,
+    account evidence.address NOT NULL,
+    evidence text NOT NULL CHECK (evidence IN ('state', 'event', 'calldata', 'signature', 'trace')),
+    attribution text NOT NULL CHECK (attribution IN ('user_operation', 'module', 'transaction', 'ambiguous', 'none')),
+    transaction_hash evidence.hash32,
+    user_op_hash evidence.hash32,
+    PRIMARY KEY (chain_id, block_number, manager, account)
+);
+CREATE INDEX root_attribution_account ON chain.root_attribution (chain_id, manager, account, block_number);
+
+CREATE TABLE chain.undecoded_log (
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    log_index integer NOT NULL,
+    transaction_hash evidence.hash32 NOT NULL,
+    address evidence.address NOT NULL,
+    topics bytea[] NOT NULL,
+    data bytea NOT NULL,                        -- cut to 131072 bytes
+    reason text NOT NULL,
+    PRIMARY KEY (chain_id, block_number, log_index)
+);
+CREATE INDEX undecoded_log_address_hex ON chain.undecoded_log (evidence.hex(address), block_number);
+
+-- Which final blocks each pass has done. The tail is the live lane's own coverage; the views add it.
+CREATE TABLE chain.coverage (
+    chain_id bigint NOT NULL,
+    pass text NOT NULL CHECK (pass = 'logs' OR pass = 'bodies' OR pass LIKE 'roots/0x%'),
+    filter text NOT NULL,                       -- 'factory/0x…', 'accounts', 'erc1155/0x…', 'erc1155/all', 'manager/0x…'
+    cohort integer NOT NULL DEFAULT 0,
+    blocks int8multirange NOT NULL DEFAULT '{}',
+    live_from evidence.block_number,            -- the live lane has this filter's rows above this block; null: not followed live
+    PRIMARY KEY (chain_id, pass, filter, cohort)
+);
+
+CREATE TABLE chain.reorg (
+    reorg_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    chain_id bigint NOT NULL,
+    detected_at timestamptz NOT NULL DEFAULT now(),
+    common_ancestor bigint NOT NULL,
+    depth integer NOT NULL,
+    old_tip_number bigint,
+    old_tip_hash bytea,
+    new_tip_number bigint,
+    new_tip_hash bytea,
+    reason text NOT NULL DEFAULT 'reorg' CHECK (reason IN ('reorg', 'operator'))
+);
+
+-- Rows of blocks that lost, as they stood.
+CREATE TABLE chain.orphan (
+    reorg_id bigint NOT NULL REFERENCES chain.reorg,
+    chain_id bigint NOT NULL,
+    table_name text NOT NULL,
+    row_data jsonb NOT NULL
+);
+CREATE INDEX orphan_reorg ON chain.orphan (reorg_id);
+
+-- Decisions: a row per change of verdict; the open one (closed_block null) is what holds now.
+-- block_number is the indexed block at which it was decided.
+CREATE TABLE chain.verdict (
+    verdict_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    closed_block evidence.block_number,
+    closed_time timestamptz,
+    manager evidence.address NOT NULL,
+    account evidence.address NOT NULL,
+    verdict text NOT NULL CHECK (verdict IN ('in_sync', 'pending', 'drifted', 'unmanaged', 'empty', 'unknown')),
+    cause text CHECK (cause IN ('tainted_account', 'rotated_by_session_key', 'manager_disabled', 'module_without_code',
+        'cleared_on_chain', 'reverted_to_older_set', 'superseded', 'never_landed', 'manager_mismatch', 'order_or_duplicates',
+        'lost_sessions', 'revoked_still_provable', 'unknown_root')),
+    warnings text[] NOT NULL DEFAULT '{}',
+    severity text NOT NULL CHECK (severity IN ('critical', 'warning', 'info')),
+    since_block evidence.block_number,
+    since_time timestamptz NOT NULL,
+    explanation text NOT NULL,
+    observed_block evidence.block_number,       -- of the observation it rests on; null if none
+    on_chain_root evidence.hash32,
+    on_chain_set_id bigint,
+    expected_root evidence.hash32,
+    expected_set_id bigint,
+    recheck_at timestamptz,                     -- database time after which time alone may change it (grace)
+    recheck_block_time evidence.unix_seconds,   -- block time after which time alone may change it (expiry)
+    by_time_only boolean NOT NULL DEFAULT false,
+    CHECK ((verdict = 'drifted') = (cause IS NOT NULL))
+);
+CREATE UNIQUE INDEX verdict_open ON chain.verdict (chain_id, manager, account) WHERE closed_block IS NULL;
+CREATE INDEX verdict_block ON chain.verdict (chain_id, block_number);
+CREATE INDEX verdict_closed ON chain.verdict (chain_id, closed_block);
+CREATE INDEX verdict_account ON chain.verdict (chain_id, manager, account, block_number);
+CREATE INDEX verdict_state ON chain.verdict (chain_id, verdict, cause) WHERE closed_block IS NULL;
+CREATE INDEX verdict_hex ON chain.verdict (evidence.hex(account)) WHERE closed_block IS NULL;
+CREATE INDEX verdict_drifted ON chain.verdict (chain_id, since_time, verdict_id) WHERE closed_block IS NULL AND verdict = 'drifted';
+CREATE INDEX verdict_drifted_hex ON chain.verdict (evidence.hex(account), block_number) WHERE verdict = 'drifted';
+CREATE INDEX verdict_recheck_at ON chain.verdict (chain_id, recheck_at) WHERE closed_block IS NULL AND recheck_at IS NOT NULL;
+CREATE INDEX verdict_recheck_time ON chain.verdict (chain_id, recheck_block_time)
+    WHERE closed_block IS NULL AND recheck_block_time IS NOT NULL;
+
+-- (manager, account) whose inputs changed and that the chain's daemon has to decide again.
+CREATE TABLE chain.verdict_queue (
+    chain_id bigint NOT NULL,
+    manager evidence.address NOT NULL,
+    account evidence.address NOT NULL,
+    read_state boolean NOT NULL DEFAULT false,  -- true: read the root again before deciding
+    queued_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (chain_id, manager, account)
+);
+
+---------------------------------------------------------------------------------------------------
+-- evidence
+
+CREATE TABLE evidence.root_observation (
+    chain_id bigint NOT NULL,
+    manager evidence.address NOT NULL,
+    account evidence.address NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    block_hash evidence.hash32 NOT NULL,
+    root evidence.hash32 NOT NULL,
+    PRIMARY KEY (chain_id, manager, account, block_number, block_hash)
+);
+CREATE INDEX root_observation_block ON evidence.root_observation (chain_id, block_number);
+CREATE INDEX root_observation_hex ON evidence.root_observation (evidence.hex(account), block_number);
+
+-- Slots of the account itself: read at adoption and where a trigger says they may have changed.
+CREATE TABLE evidence.account_observation (
+    chain_id bigint NOT NULL,
+    account evidence.address NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    block_hash evidence.hash32 NOT NULL,
+    implementation evidence.address NOT NULL,   -- zero: no code, or not a SmartAccount proxy
+    fallback_handler evidence.address NOT NULL,
+    enabled_managers bytea[] NOT NULL,          -- of the watched managers, those in the account's list of modules
+    tainted boolean NOT NULL,                   -- another implementation, or a watched manager as fallback handler
+    PRIMARY KEY (chain_id, account, block_number, block_hash)
+);
+CREATE INDEX account_observation_block ON evidence.account_observation (chain_id, block_number);
+
+-- Whether a session validation module had code when last looked at.
+CREATE TABLE evidence.module_code (
+    chain_id bigint NOT NULL,
+    module evidence.address NOT NULL,
+    has_code boolean NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    PRIMARY KEY (chain_id, module)
+);
+
+-- Stretches of blocks in which a root could not be read because the node no longer has the state.
+CREATE TABLE evidence.unobserved (
+    chain_id bigint NOT NULL,
+    manager evidence.address NOT NULL,
+    first_block evidence.block_number NOT NULL,
+    last_block evidence.block_number NOT NULL,
+    reason text NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (chain_id, manager, first_block),
+    CHECK (first_block <= last_block)
+);
+
+---------------------------------------------------------------------------------------------------
+-- sessions
+
+-- An ordered list of sessions. Its identity is (chain_id, manager, account, leaves in order).
+CREATE TABLE sessions.session_set (
+    set_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    chain_id bigint NOT NULL,
+    manager evidence.address NOT NULL,
+    account evidence.address NOT NULL,
+    leaves_digest evidence.hash32 NOT NULL,     -- keccak256 of the leaves in order
+    root evidence.hash32 NOT NULL,              -- computed here, never taken from a client
+    session_count integer NOT NULL CHECK (session_count > 0),
+    source text NOT NULL,                       -- which form of document it came from
+    matched_form text NOT NULL DEFAULT 'all_leaves',
+    stored_at timestamptz NOT NULL DEFAULT now(),
+    stored_block evidence.block_number,         -- the indexed block when it was stored; null if nothing was indexed yet
+    UNIQUE (chain_id, manager, account, leaves_digest)
+);
+CREATE INDEX session_set_root ON sessions.session_set (chain_id, manager, account, root);
+CREATE INDEX session_set_hex ON sessions.session_set (evidence.hex(account));
+
+CREATE TABLE sessions.session (
+    set_id bigint NOT NULL REFERENCES sessions.session_set,
+    leaf_index integer NOT NULL CHECK (leaf_index >= 0),
+    leaf evidence.hash32 NOT NULL,
+    valid_until bigint NOT NULL CHECK (valid_until BETWEEN 0 AND 281474976710655),
+    valid_after bigint NOT NULL CHECK (valid_after BETWEEN 0 AND 281474976710655),
+    session_validation_module evidence.address NOT NULL,
+    session_key evidence.address,               -- by the module's known or configured layout, else null
+    session_key_data bytea NOT NULL,            -- who may spend what: not shown by any view
+    PRIMARY KEY (set_id, leaf_index)
+);
+
+---------------------------------------------------------------------------------------------------
+-- Functions. Views run with the rights of the owner of their tables, but functions inside them with the rights of who
+-- asks: what a view calls is SECURITY DEFINER, or touches no table.
+
+-- Blocks covered, final ones by chain.coverage, those above the marker by the live lane. A cohort's own row counts up to
+-- the block at which it was adopted, the row of cohort 0 above it.
+CREATE FUNCTION chain.covered(p_chain_id bigint, p_pass text, p_filter text, p_cohort integer) RETURNS int8multirange
+    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        WITH zero AS (
+            SELECT v.blocks + CASE WHEN c.indexed_number > greatest(c.finalized_number, v.live_from) AND v.live_from IS NOT NULL
+                       THEN int8multirange(int8range(greatest(c.finalized_number, v.live_from) + 1, c.indexed_number + 1))
+                       ELSE '{}'::int8multirange END AS blocks
+              FROM chain.coverage AS v JOIN chain.chain AS c USING (chain_id)
+             WHERE v.chain_id = p_chain_id AND v.pass = p_pass AND v.filter = p_filter AND v.cohort = 0
+        ), own AS (
+            SELECT v.blocks, h.adopted_block
+              FROM chain.coverage AS v JOIN chain.cohort AS h ON h.chain_id = v.chain_id AND h.cohort_id = v.cohort
+             WHERE v.chain_id = p_chain_id AND v.pass = p_pass AND v.filter = p_filter AND v.cohort = p_cohort AND p_cohort > 0
+        )
+        SELECT CASE WHEN p_cohort = 0 THEN coalesce((SELECT zero.blocks FROM zero), '{}'::int8multirange)
+               ELSE coalesce((SELECT own.blocks * int8multirange(int8range(NULL, own.adopted_block + 1)) FROM own), '{}'::int8multirange)
+                  + coalesce((SELECT zero.blocks * int8multirange(int8range(own.adopted_block + 1, NULL)) FROM own, zero), '{}'::int8multirange)
+               END;
+    END;
+
+CREATE FUNCTION chain.is_covered(p_chain_id bigint, p_pass text, p_filter text, p_cohort integer, p_first_block bigint,
+    p_last_block bigint) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        SELECT CASE WHEN p_first_block IS NULL OR p_last_block IS NULL THEN false
+                    WHEN p_first_block > p_last_block THEN true
+                    ELSE int8range(p_first_block, p_last_block + 1) <@ chain.covered(p_chain_id, p_pass, p_filter, p_cohort) END;
+    END;
+
+-- Runs as the caller. Tables are found in the catalogue, so that none can be forgotten; evidence is keyed by block hash
+-- and stays: views join chain.block on the hash, so what was seen on the branch that lost vanishes, and returns with it.
+CREATE FUNCTION chain.rewind(p_chain_id bigint, p_keep_block bigint, p_new_tip_number bigint, p_new_tip_hash bytea,
+    p_below_finality boolean DEFAULT false) RETURNS TABLE (account bytea)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET bytea_output = 'hex'
+AS $$
+#variable_conflict use_column
+DECLARE
+    followed chain.chain%ROWTYPE;
+    kept chain.tail%ROWTYPE;
+    new_reorg_id bigint;
+    moved_table name;
+    reopened bytea[];
+    touched bytea[];
+BEGIN
+    SELECT * INTO followed FROM chain.chain WHERE chain_id = p_chain_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'chain % is not in the database', p_chain_id USING ERRCODE = 'no_data_found';
+    END IF;
+    IF p_keep_block IS NULL OR p_keep_block < 0 THEN
+        RAISE EXCEPTION 'rewind needs a block to keep' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF NOT p_below_finality THEN
+        IF p_keep_block < followed.finalized_number THEN
+            RAISE EXCEPTION 'chain %: block % is below the finalized block %', p_chain_id, p_keep_block, followed.finalized_number
+                USING ERRCODE = 'invalid_parameter_value', HINT = 'stop the daemon, then: sessionwatch rewind --below-finality';
+        END IF;
+        SELECT * INTO kept FROM chain.tail WHERE chain_id = p_chain_id AND block_number = p_keep_block;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'chain %: block % is not in the tail', p_chain_id, p_keep_block
+                USING ERRCODE = 'invalid_parameter_value', DETAIL = format('the tail ends at block %s', followed.indexed_number);
+        END IF;
+    END IF;
+
+    INSERT INTO chain.reorg (chain_id, common_ancestor, depth, old_tip_number, old_tip_hash, new_tip_number, new_tip_hash, reason)
+    VALUES (p_chain_id, p_keep_block, greatest(coalesce(followed.indexed_number - p_keep_block, 0), 0), followed.indexed_number,
+        followed.indexed_hash, p_new_tip_number, p_new_tip_hash, CASE WHEN p_below_finality THEN 'operator' ELSE 'reorg' END)
+    RETURNING reorg_id INTO new_reorg_id;
+
+    IF p_below_finality THEN
+        -- Final transfers were folded into the balances: take those back that go.
+        INSERT INTO chain.erc1155_balance AS b (chain_id, contract, owner, token_id, balance)
+        SELECT p_chain_id, contract, owner, token_id, sum(delta)
+          FROM (SELECT contract, from_address AS owner, token_id, amount::numeric AS delta FROM chain.erc1155_transfer
+                 WHERE chain_id = p_chain_id AND block_number > p_keep_block AND block_number <= followed.finalized_number
+                UNION ALL
+                SELECT contract, to_address, token_id, -amount FROM chain.erc1155_transfer
+                 WHERE chain_id = p_chain_id AND block_number > p_keep_block AND block_number <= followed.finalized_number) AS back
+         WHERE owner <> '\x0000000000000000000000000000000000000000'::bytea
+         GROUP BY contract, owner, token_id HAVING sum(delta) <> 0
+         ORDER BY contract, owner, token_id
+        ON CONFLICT (chain_id, contract, owner, token_id) DO UPDATE SET balance = b.balance + EXCLUDED.balance;
+    END IF;
+
+    FOR moved_table IN
+        SELECT c.relname FROM pg_class AS c
+         WHERE c.relnamespace = 'chain'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+           AND EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = 'block_number' AND NOT a.attisdropped)
+         ORDER BY c.relname
+    LOOP
+        EXECUTE format('WITH moved AS (DELETE FROM chain.%I WHERE chain_id = $1 AND block_number > $2 RETURNING *)
+            INSERT INTO chain.orphan (reorg_id, chain_id, table_name, row_data) SELECT $3, $1, $4, to_jsonb(moved) FROM moved', moved_table)
+            USING p_chain_id, p_keep_block, new_reorg_id, moved_table::text;
+    END LOOP;
+
+    -- After the loop: an open row that goes makes room for the one it had closed.
+    WITH open AS (
+        UPDATE chain.verdict SET closed_block = NULL, closed_time = NULL
+         WHERE chain_id = p_chain_id AND closed_block > p_keep_block RETURNING account
+    ) SELECT array_agg(account) INTO reopened FROM open;
+
+    SELECT array_agg(DISTINCT found.account) INTO touched FROM (
+        SELECT coalesce(o.row_data ->> 'account', o.row_data ->> 'sender')::bytea AS account FROM chain.orphan AS o
+         WHERE o.reorg_id = new_reorg_id AND o.row_data ?| ARRAY['account', 'sender']
+        UNION ALL SELECT unnest(reopened)
+        UNION ALL SELECT r.account FROM evidence.root_observation AS r WHERE r.chain_id = p_chain_id AND r.block_number > p_keep_block
+        UNION ALL SELECT s.account FROM evidence.account_observation AS s WHERE s.chain_id = p_chain_id AND s.block_number > p_keep_block
+    ) AS found;
+
+    IF p_below_finality THEN
+        UPDATE chain.coverage SET blocks = blocks - int8multirange(int8range(p_keep_block + 1, NULL)) WHERE chain_id = p_chain_id;
+        DELETE FROM chain.tail WHERE chain_id = p_chain_id;
+        UPDATE chain.chain
+           SET finalized_number = NULL, finalized_hash = NULL, finalized_time = NULL, indexed_number = NULL, indexed_hash = NULL,
+               indexed_time = NULL, finality_violation = NULL, updated_at = now()
+         WHERE chain_id = p_chain_id;
+    ELSE
+        -- The live lane follows everything configured from the kept block on, also what was added above it.
+        UPDATE chain.coverage SET live_from = p_keep_block WHERE chain_id = p_chain_id AND live_from > p_keep_block;
+        UPDATE chain.chain
+           SET indexed_number = kept.block_number, indexed_hash = kept.hash, indexed_time = kept.block_time, updated_at = now()
+         WHERE chain_id = p_chain_id;
+    END IF;
+
+    INSERT INTO chain.verdict_queue (chain_id, manager, account, read_state)
+    SELECT p_chain_id, m.manager, t.account, true
+      FROM unnest(touched) AS t (account)
+     CROSS JOIN LATERAL (
+        SELECT unnest(followed.managers) AS manager
+        UNION
+        SELECT s.manager FROM sessions.session_set AS s WHERE s.chain_id = p_chain_id AND s.account = t.account
+     ) AS m
+     WHERE EXISTS (SELECT FROM chain.account AS a WHERE a.chain_id = p_chain_id AND a.account = t.account)
+        OR EXISTS (SELECT FROM sessions.session_set AS s WHERE s.chain_id = p_chain_id AND s.account = t.account)
+     ORDER BY m.manager, t.account
+    ON CONFLICT (chain_id, manager, account) DO UPDATE SET read_state = true, queued_at = now();
+
+    RETURN QUERY SELECT unnest(touched);
+END
+$$;
+
+-- CREATE and ATTACH, not PARTITION OF: that one waits behind every open reader.
+CREATE FUNCTION chain.ensure_partitions(p_block bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    slice_blocks CONSTANT bigint := 1000000;
+    parent text;
+    part text;
+    slice bigint;
+    locked boolean := false;
+BEGIN
+    IF p_block IS NULL OR p_block < 0 OR p_block > 1000000000000 THEN
+        RAISE EXCEPTION 'no partition for block %', p_block USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    FOREACH parent IN ARRAY ARRAY['account_event', 'erc1155_transfer', 'user_operation'] LOOP
+        FOR slice IN SELECT generate_series(p_block / slice_blocks, p_block / slice_blocks + 1) LOOP
+            part := format('%s_p%s', parent, slice);
+            -- A query, not to_regclass: that one answers from a cache that may not know yet what another has made.
+            CONTINUE WHEN EXISTS (SELECT FROM pg_class WHERE relnamespace = 'chain'::regnamespace AND relname = part);
+            IF NOT locked THEN
+                -- Only who has something to make waits for another maker, and then looks again.
+                PERFORM pg_advisory_xact_lock(hashtext('sessionwatch.partitions'));
+                locked := true;
+                CONTINUE WHEN EXISTS (SELECT FROM pg_class WHERE relnamespace = 'chain'::regnamespace AND relname = part);
+            END IF;
+            EXECUTE format('CREATE TABLE chain.%I (LIKE chain.%I INCLUDING ALL)', part, parent);
+            EXECUTE format('COMMENT ON TABLE chain.%I IS %L', part, format('Blocks %s to %s of chain.%s, of every chain.',
+                slice * slice_blocks, (slice + 1) * slice_blocks - 1, parent));
+            EXECUTE format('ALTER TABLE chain.%I ATTACH PARTITION chain.%I FOR VALUES FROM (%s) TO (%s)', parent, part,
+                slice * slice_blocks, (slice + 1) * slice_blocks);
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION chain.drop_partitions(p_table text, p_before_block bigint) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    slice_blocks CONSTANT bigint := 1000000;
+    part name;
+    dropped integer := 0;
+BEGIN
+    IF p_table IS NULL OR p_table NOT IN ('account_event', 'erc1155_transfer', 'user_operation') THEN
+        RAISE EXCEPTION 'chain.% has no partitions', p_table USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'one of account_event, erc1155_transfer, user_operation';
+    END IF;
+    -- A slice holds every chain's blocks, and balances take in a transfer only when it is final.
+    IF p_before_block IS NULL
+       OR EXISTS (SELECT FROM chain.chain WHERE finalized_number IS NULL OR finalized_number < p_before_block) THEN
+        RAISE EXCEPTION 'not every chain is final up to block %', p_before_block USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('sessionwatch.partitions'));
+    FOR part IN
+        SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+         WHERE i.inhparent = to_regclass(format('chain.%I', p_table))
+           AND (substring(c.relname FROM '_p(\d+)$')::bigint + 1) * slice_blocks <= p_before_block
+         ORDER BY c.relname
+    LOOP
+        EXECUTE format('DROP TABLE chain.%I', part);
+        dropped := dropped + 1;
+    END LOOP;
+    RETURN dropped;
+END
+$$;
+
+---------------------------------------------------------------------------------------------------
+-- watch. What people filter by is an indexed expression of a base table; no window functions, which would keep the
+-- filter from reaching it. "Canonical": the observation's block hash is the one chain.block has now.
+
+-- Changes of roots with their raw columns: the one place that says what a change is.
+CREATE VIEW chain.root_change AS
+SELECT o.chain_id, o.manager, o.account, o.block_number, o.block_hash, b.block_time, o.root,
+       coalesce(p.root, '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea) AS previous_root,
+       p.block_number AS previous_block,
+       -- No later canonical observation differs: this change holds.
+       NOT EXISTS (
+           SELECT FROM evidence.root_observation AS l
+             JOIN chain.block AS lb ON lb.chain_id = l.chain_id AND lb.block_number = l.block_number AND lb.hash = l.block_hash
+            WHERE l.chain_id = o.chain_id AND l.manager = o.manager AND l.account = o.account
+              AND l.block_number > o.block_number AND l.root <> o.root) AS is_current
+  FROM evidence.root_observation AS o
+  JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash
+  LEFT JOIN LATERAL (
+      SELECT e.root, e.block_number FROM evidence.root_observation AS e
+        JOIN chain.block AS eb ON eb.chain_id = e.chain_id AND eb.block_number = e.block_number AND eb.hash = e.block_hash
+       WHERE e.chain_id = o.chain_id AND e.manager = o.manager AND e.account = o.account AND e.block_number < o.block_number
+       ORDER BY e.block_number DESC LIMIT 1) AS p ON true
+ WHERE o.root <> coalesce(p.root, '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea);
+
+CREATE VIEW watch.session_root AS
+SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) AS account, r.block_number::bigint AS block_number,
+       evidence.hex(r.block_hash) AS block_hash, to_timestamp(r.block_time) AS block_time, evidence.hex(r.root) AS root,
+       evidence.hex(r.previous_root) AS previous_root, evidence.hex(t.transaction_hash) AS transaction_hash,
+       evidence.hex(t.user_op_hash) AS user_op_hash, coalesce(t.evidence, 'state') AS evidence,
+       coalesce(t.attribution, 'none') AS attribution, s.set_id, s.matched_form,
+       t.block_number IS NOT NULL AND chain.is_covered(r.chain_id, 'roots/' || evidence.hex(r.manager), 'accounts',
+           coalesce(a.cohort_id, 0), coalesce(r.previous_block + 1, a.block_number, c.start_block), r.block_number) AS change_block_exact,
+       coalesce(r.block_number <= c.finalized_number, false) AS is_final,
+       r.is_current
+  FROM chain.root_change AS r
+  JOIN chain.chain AS c ON c.chain_id = r.chain_id
+  LEFT JOIN chain.account AS a ON a.chain_id = r.chain_id AND a.account = r.account
+  LEFT JOIN chain.root_attribution AS t
+    ON t.chain_id = r.chain_id AND t.block_number = r.block_number AND t.manager = r.manager AND t.account = r.account
+  LEFT JOIN LATERAL (
+      SELECT x.set_id, x.matched_form FROM sessions.session_set AS x
+       WHERE x.chain_id = r.chain_id AND x.manager = r.manager AND x.account = r.account AND x.root = r.root
+       ORDER BY x.set_id DESC LIMIT 1) AS s ON true;
+
+CREATE VIEW watch.session_root_current AS
+SELECT chain_id, manager, account, block_number, block_hash, block_time, root, previous_root, transaction_hash, user_op_hash,
+       evidence, attribution, set_id, matched_form, change_block_exact, is_final
+  FROM watch.session_root WHERE is_current;
+
+CREATE VIEW watch.session_root_transient AS
+SELECT h.chain_id, evidence.hex(h.manager) AS manager, evidence.hex(h.account) AS account, h.block_number::bigint AS block_number,
+       evidence.hex(b.hash) AS block_hash, to_timestamp(b.block_time) AS block_time, h.log_index, h.hint_index,
+       evidence.hex(h.root) AS root, evidence.hex(o.root) AS final_root, h.evidence,
+       evidence.hex(h.transaction_hash) AS transaction_hash, evidence.hex(h.user_op_hash) AS user_op_hash,
+       coalesce(h.block_number <= c.finalized_number, false) AS is_final
+  FROM chain.root_hint AS h
+  JOIN chain.chain AS c ON c.chain_id = h.chain_id
+  JOIN chain.block AS b ON b.chain_id = h.chain_id AND b.block_number = h.block_number
+  JOIN LATERAL (
+      SELECT o.block_number, o.root FROM evidence.root_observation AS o
+        JOIN chain.block AS ob ON ob.chain_id = o.chain_id AND ob.block_number = o.block_number AND ob.hash = o.block_hash
+       WHERE o.chain_id = h.chain_id AND o.manager = h.manager AND o.account = h.account AND o.block_number <= h.block_number
+       ORDER BY o.block_number DESC LIMIT 1) AS o ON true
+ WHERE h.evidence IN ('event', 'calldata') AND h.root <> o.root
+   -- A root that was not read at that block proves nothing about it.
+   AND (o.block_number = h.block_number OR EXISTS (
+           SELECT FROM chain.root_attribution AS t
+            WHERE t.chain_id = h.chain_id AND t.block_number = h.block_number AND t.manager = h.manager AND t.account = h.account));
+
+CREATE VIEW watch.account AS
+SELECT a.chain_id, evidence.hex(a.account) AS account, created.factory, coalesce(a.block_number, created.block_number)::bigint AS created_block,
+       evidence.hex(o.implementation) AS implementation, evidence.hex(o.fallback_handler) AS fallback_handler, o.tainted,
+       coalesce(enabled.modules, '{}') AS modules, o.block_number::bigint AS observed_block, a.source, a.cohort_id AS cohort
+  FROM chain.account AS a
+  LEFT JOIN LATERAL (
+      SELECT e.args ->> 'factory' AS factory, e.block_number FROM chain.account_event AS e
+       WHERE e.chain_id = a.chain_id AND e.account = a.account AND e.event IN ('AccountCreation', 'AccountCreationWithoutIndex')
+       ORDER BY e.block_number, e.log_index LIMIT 1) AS created ON true
+  LEFT JOIN LATERAL (
+      SELECT s.* FROM evidence.account_observation AS s
+        JOIN chain.block AS b ON b.chain_id = s.chain_id AND b.block_number = s.block_number AND b.hash = s.block_hash
+       WHERE s.chain_id = a.chain_id AND s.account = a.account
+       ORDER BY s.block_number DESC LIMIT 1) AS o ON true
+  LEFT JOIN LATERAL (
+      -- The last word on each module decides; an observation speaks after the logs of its block.
+      SELECT array_agg(module ORDER BY module) FILTER (WHERE is_enabled) AS modules
+        FROM (SELECT module, (array_agg(is_enabled ORDER BY block_number DESC, log_index DESC))[1] AS is_enabled
+                FROM (SELECT coalesce(e.args ->> 'module', e.args ->> 'initial_module') AS module, e.event <> 'DisabledModule' AS is_enabled,
+                             e.block_number, e.log_index
+                        FROM chain.account_event AS e
+                       WHERE e.chain_id = a.chain_id AND e.account = a.account
+                         AND e.event IN ('AccountCreation', 'AccountCreationWithoutIndex', 'EnabledModule', 'DisabledModule')
+                      UNION ALL
+                      SELECT evidence.hex(m), true, o.block_number, 2147483647 FROM unnest(o.enabled_managers) AS m) AS said
+               WHERE module IS NOT NULL
+               GROUP BY module) AS latest) AS enabled ON true;
+
+CREATE VIEW watch.account_event AS
+SELECT e.chain_id, evidence.hex(e.account) AS account, e.block_number::bigint AS block_number, e.log_index, e.event, e.args,
+       evidence.hex(e.transaction_hash) AS transaction_hash, evidence.hex(e.user_op_hash) AS user_op_hash,
+       to_timestamp(b.block_time) AS block_time
+  FROM chain.account_event AS e
+  LEFT JOIN chain.block AS b ON b.chain_id = e.chain_id AND b.block_number = e.block_number;
+
+CREATE VIEW watch.user_operation AS
+SELECT u.chain_id, evidence.hex(u.user_op_hash) AS user_op_hash, evidence.hex(u.sender) AS sender, u.nonce::numeric AS nonce,
+       evidence.hex(u.paymaster) AS paymaster, u.success, u.actual_gas_cost::numeric AS actual_gas_cost,
+       u.actual_gas_used::numeric AS actual_gas_used, u.block_number::bigint AS block_number, u.log_index,
+       evidence.hex(u.transaction_hash) AS transaction_hash, evidence.hex(u.entry_point) AS entry_point,
+       evidence.hex(d.validation_module) AS validation_module, d.calls, to_timestamp(b.block_time) AS block_time
+  FROM chain.user_operation AS u
+  LEFT JOIN chain.user_operation_body AS d ON d.chain_id = u.chain_id AND d.block_number = u.block_number AND d.log_index = u.log_index
+  LEFT JOIN chain.block AS b ON b.chain_id = u.chain_id AND b.block_number = u.block_number;
+
+CREATE VIEW watch.session_set AS
+SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) AS account, s.set_id, evidence.hex(s.root) AS root,
+       s.session_count, s.source, s.stored_at,
+       CASE WHEN latest.root = s.root THEN 'on_chain' WHEN seen.first_block IS NOT NULL THEN 'was_on_chain'
+            WHEN v.expected_set_id = s.set_id THEN 'expected' ELSE 'stored' END AS state,
+       seen.first_block::bigint AS first_on_chain_block, seen.last_block::bigint AS last_on_chain_block, s.matched_form,
+       s.stored_block::bigint AS stored_block
+  FROM sessions.session_set AS s
+  LEFT JOIN LATERAL (
+      SELECT o.root FROM evidence.root_observation AS o
+        JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash
+       WHERE o.chain_id = s.chain_id AND o.manager = s.manager AND o.account = s.account
+       ORDER BY o.block_number DESC LIMIT 1) AS latest ON true
+  LEFT JOIN LATERAL (
+      SELECT min(o.block_number) AS first_block, max(o.block_number) AS last_block FROM evidence.root_observation AS o
+        JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash
+       WHERE o.chain_id = s.chain_id AND o.manager = s.manager AND o.account = s.account AND o.root = s.root) AS seen ON true
+  LEFT JOIN chain.verdict AS v
+    ON v.chain_id = s.chain_id AND v.manager = s.manager AND v.account = s.account AND v.closed_block IS NULL;
+
+CREATE VIEW watch.session AS
+SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) AS account, s.set_id, x.leaf_index,
+       evidence.hex(x.leaf) AS leaf, x.valid_until, x.valid_after, evidence.hex(x.session_validation_module) AS session_validation_module,
+       evidence.hex(x.session_key) AS session_key,
+       CASE WHEN latest.root IS DISTINCT FROM s.root THEN 'not_on_chain'
+            WHEN x.valid_until <> 0 AND x.valid_until < c.indexed_time THEN 'expired'
+            WHEN x.valid_after > c.indexed_time THEN 'not_yet_valid' ELSE 'active' END AS state
+  FROM sessions.session_set AS s
+  JOIN sessions.session AS x ON x.set_id = s.set_id
+  LEFT JOIN chain.chain AS c ON c.chain_id = s.chain_id
+  LEFT JOIN LATERAL (
+      SELECT o.root FROM evidence.root_observation AS o
+        JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash
+       WHERE o.chain_id = s.chain_id AND o.manager = s.manager AND o.account = s.account
+       ORDER BY o.block_number DESC LIMIT 1) AS latest ON true;
+
+CREATE VIEW watch.verdict AS
+SELECT v.chain_id, evidence.hex(v.manager) AS manager, evidence.hex(v.account) AS account, v.verdict, v.cause, v.warnings, v.severity,
+       v.since_block::bigint AS since_block, v.since_time, v.explanation,
+       coalesce(v.observed_block <= c.finalized_number, false)
+           AND chain.is_covered(v.chain_id, 'roots/' || evidence.hex(v.manager), 'accounts', coalesce(a.cohort_id, 0),
+               coalesce(a.block_number, c.start_block), c.finalized_number) AS is_final,
+       evidence.hex(v.on_chain_root) AS on_chain_root, evidence.hex(v.expected_root) AS expected_root, v.on_chain_set_id, v.expected_set_id,
+       v.observed_block::bigint AS observed_block, v.block_number::bigint AS decided_block, v.verdict_id
+  FROM chain.verdict AS v
+  JOIN chain.chain AS c ON c.chain_id = v.chain_id
+  LEFT JOIN chain.account AS a ON a.chain_id = v.chain_id AND a.account = v.account
+ WHERE v.closed_block IS NULL;
+
+CREATE VIEW watch.drift AS
+SELECT * FROM watch.verdict WHERE verdict = 'drifted';
+
+CREATE VIEW watch.drift_history AS
+SELECT v.chain_id, evidence.hex(v.manager) AS manager, evidence.hex(v.account) AS account, v.verdict, v.cause, v.warnings, v.severity,
+       v.since_block::bigint AS since_block, v.since_time, v.explanation, v.block_number::bigint AS opened_block,
+       v.closed_block::bigint AS closed_block, v.closed_time, evidence.hex(v.on_chain_root) AS on_chain_root,
+       evidence.hex(v.expected_root) AS expected_root, v.on_chain_set_id, v.expected_set_id, v.by_time_only, v.verdict_id
+  FROM chain.verdict AS v WHERE v.verdict = 'drifted';
+
+CREATE VIEW watch.erc1155_transfer AS
+SELECT t.chain_id, evidence.hex(t.contract) AS contract, t.block_number::bigint AS block_number, t.log_index, t.batch_index,
+       evidence.hex(t.operator) AS operator, evidence.hex(t.from_address) AS from_address, evidence.hex(t.to_address) AS to_address,
+       t.token_id::numeric AS token_id, t.amount::numeric AS amount, evidence.hex(t.transaction_hash) AS transaction_hash,
+       evidence.hex(t.user_op_hash) AS user_op_hash, to_timestamp(b.block_time) AS block_time
+  FROM chain.erc1155_transfer AS t
+  LEFT JOIN chain.block AS b ON b.chain_id = t.chain_id AND b.block_number = t.block_number;
+
+-- Final transfers are folded; those above the marker are added here, so that a rewind undoes no arithmetic.
+CREATE VIEW watch.erc1155_balance AS
+SELECT g.chain_id, evidence.hex(g.contract) AS contract, evidence.hex(g.owner) AS owner, g.token_id::numeric AS token_id, g.balance,
+       debt.complete
+  FROM (SELECT p.chain_id, p.contract, p.owner, p.token_id, sum(p.balance) AS balance
+          FROM (SELECT f.chain_id, f.contract, f.owner, f.token_id, f.balance FROM chain.erc1155_balance AS f
+                UNION ALL
+                SELECT t.chain_id, t.contract, t.to_address, t.token_id, t.amount::numeric
+                  FROM chain.erc1155_transfer AS t JOIN chain.chain AS c ON c.chain_id = t.chain_id AND t.block_number > c.finalized_number
+                UNION ALL
+                SELECT t.chain_id, t.contract, t.from_address, t.token_id, -t.amount
+                  FROM chain.erc1155_transfer AS t JOIN chain.chain AS c ON c.chain_id = t.chain_id AND t.block_number > c.finalized_number
+               ) AS p
+         WHERE p.owner <> '\x0000000000000000000000000000000000000000'::bytea
+         GROUP BY p.chain_id, p.contract, p.owner, p.token_id
+        HAVING sum(p.balance) <> 0) AS g
+ CROSS JOIN LATERAL (
+      SELECT coalesce(bool_or(CASE WHEN c.start_block <= c.finalized_number
+                 THEN int8range(c.start_block, c.finalized_number + 1) <@ d.blocks END), false) AS complete
+        FROM chain.chain AS c
+       CROSS JOIN LATERAL (
+            SELECT range_agg(v.blocks) AS blocks FROM chain.coverage AS v
+             WHERE v.chain_id = c.chain_id AND v.pass = 'logs' AND v.cohort = 0
+               AND v.filter IN ('erc1155/all', 'erc1155/' || evidence.hex(g.contract))) AS d
+       WHERE c.chain_id = g.chain_id) AS debt;
+
+CREATE VIEW watch.erc1155_approval AS
+SELECT p.chain_id, evidence.hex(p.contract) AS contract, p.block_number::bigint AS block_number, p.log_index,
+       evidence.hex(p.account) AS account, evidence.hex(p.operator) AS operator, p.approved,
+       evidence.hex(p.transaction_hash) AS transaction_hash, to_timestamp(b.block_time) AS block_time
+  FROM chain.erc1155_approval AS p
+  LEFT JOIN chain.block AS b ON b.chain_id = p.chain_id AND b.block_number = p.block_number;
+
+CREATE VIEW watch.erc1155_uri AS
+SELECT u.chain_id, evidence.hex(u.contract) AS contract, u.block_number::bigint AS block_number, u.log_index,
+       u.token_id::numeric AS token_id, u.value, evidence.hex(u.transaction_hash) AS transaction_hash,
+       to_timestamp(b.block_time) AS block_time
+  FROM chain.erc1155_uri AS u
+  LEFT JOIN chain.block AS b ON b.chain_id = u.chain_id AND b.block_number = u.block_number;
+
+CREATE VIEW watch.progress AS
+SELECT c.chain_id, c.name AS chain, c.latest_number::bigint AS latest_block, c.indexed_number::bigint AS indexed_block,
+       c.finalized_number::bigint AS finalized_block, greatest(c.latest_number - c.indexed_number, 0) AS lag_blocks,
+       greatest(c.latest_time - c.indexed_time, 0) AS lag_seconds, c.updated_at, c.start_block::bigint AS start_block, c.confirmed_at,
+       c.finality_violation
+  FROM chain.chain AS c;
+
+CREATE VIEW watch.coverage AS
+SELECT v.chain_id, v.pass, v.filter, v.cohort, c.start_block::bigint AS first_block, wanted.last_block,
+       CASE WHEN todo.missing IS NOT NULL
+            THEN (SELECT coalesce(sum(upper(r) - lower(r)), 0)::bigint FROM unnest(todo.missing) AS r) END AS missing_blocks,
+       todo.missing::text AS missing
+  FROM chain.coverage AS v
+  JOIN chain.chain AS c ON c.chain_id = v.chain_id
+  LEFT JOIN chain.cohort AS h ON h.chain_id = v.chain_id AND h.cohort_id = v.cohort
+ CROSS JOIN LATERAL (
+      SELECT CASE WHEN c.finalized_number IS NOT NULL THEN least(c.finalized_number, h.adopted_block)::bigint END AS last_block) AS wanted
+ CROSS JOIN LATERAL (
+      SELECT CASE WHEN c.start_block <= wanted.last_block THEN int8multirange(int8range(c.start_block, wanted.last_block + 1)) - v.blocks
+                  WHEN c.start_block > wanted.last_block THEN '{}'::int8multirange END AS missing) AS todo;
+
+CREATE VIEW watch.reorg AS
+SELECT r.chain_id, r.detected_at, r.common_ancestor, r.depth, evidence.hex(r.old_tip_hash) AS old_tip, evidence.hex(r.new_tip_hash) AS new_tip,
+       r.old_tip_number, r.new_tip_number, r.reason, r.reorg_id
+  FROM chain.reorg AS r;
+
+CREATE VIEW watch.undecoded_log AS
+SELECT u.chain_id, evidence.hex(u.address) AS address, u.block_number::bigint AS block_number, u.log_index,
+       ARRAY(SELECT evidence.hex(t) FROM unnest(u.topics) WITH ORDINALITY AS x (t, n) ORDER BY n) AS topics, evidence.hex(u.data) AS data,
+       u.reason, evidence.hex(u.transaction_hash) AS transaction_hash
+  FROM chain.undecoded_log AS u;
+
+CREATE VIEW watch.unobserved AS
+SELECT n.chain_id, evidence.hex(n.manager) AS manager, n.first_block::bigint AS first_block, n.last_block::bigint AS last_block, n.reason,
+       n.recorded_at
+  FROM evidence.unobserved AS n;
+
+---------------------------------------------------------------------------------------------------
+-- What everything means. `\d+ watch.verdict` shows it.
+
+COMMENT ON SCHEMA chain IS 'Rows of the chain, and what was decided from them. Can be dropped and indexed again.';
+COMMENT ON SCHEMA evidence IS 'Observations of state, keyed by block hash: true for ever, not to be read again from a node that prunes. Back it up.';
+COMMENT ON SCHEMA sessions IS 'The session sets that clients stored. Nobody else has them, and without them no root can be explained. Back it up.';
+COMMENT ON SCHEMA watch IS 'Views for people and dashboards: lower-case 0x text, timestamptz, numeric amounts. Every row says its chain_id.';
+
+COMMENT ON DOMAIN evidence.address IS 'An address: exactly 20 bytes.';
+COMMENT ON DOMAIN evidence.hash32 IS 'A hash, root or leaf: exactly 32 bytes.';
+COMMENT ON DOMAIN evidence.uint256 IS 'An unsigned 256-bit number.';
+COMMENT ON DOMAIN evidence.block_number IS 'The number of a block, from 0.';
+COMMENT ON DOMAIN evidence.unix_seconds IS 'A time of the chain: seconds since 1970-01-01 UTC.';
+
+COMMENT ON FUNCTION evidence.hex(bytea) IS 'Bytes as lower-case 0x text; null stays null. Indexes stand on this expression.';
+COMMENT ON FUNCTION chain.covered(bigint, text, text, integer) IS
+    'Blocks that a pass has done for a filter and a cohort: final ones by chain.coverage, those above the marker by the live lane.';
+COMMENT ON FUNCTION chain.is_covered(bigint, text, text, integer, bigint, bigint) IS
+    'Whether a pass has done every block from the first to the last, both included. True for an empty range, false if a bound is null.';
+COMMENT ON FUNCTION chain.rewind(bigint, bigint, bigint, bytea, boolean) IS
+    'Moves every row above p_keep_block into chain.orphan, reopens verdicts closed above it, lowers the tip and queues the accounts touched, which it'
+    ' returns. Refuses a block below finality unless p_below_finality: then balances are folded back, coverage above the block is taken away and the'
+    ' tail is cleared, so that everything above becomes history debt; the caller holds the chain''s row FOR UPDATE. Evidence stays.';
+COMMENT ON FUNCTION chain.ensure_partitions(bigint) IS
+    'Makes the partitions for the million blocks that hold p_block, and for the next million. Cheap and without a lock where they exist.';
+COMMENT ON FUNCTION chain.drop_partitions(text, bigint) IS
+    'Retention: drops the partitions of account_event, erc1155_transfer or user_operation that lie wholly below the block; returns how many.'
+    ' Refused unless every chain is final up to there. Balances keep what was folded.';
+
+COMMENT ON TABLE evidence.schema_version IS 'One row: the version of this schema. The daemon refuses to start on another.';
+COMMENT ON TABLE chain.chain IS 'One row per chain: the finalized marker, the tip, and the epoch that fences writers.';
+COMMENT ON TABLE chain.tail IS 'Headers from the finalized block to the tip, without holes, empty blocks too.';
+COMMENT ON TABLE chain.block IS 'Canonical blocks that some row or observation refers to.';
+COMMENT ON TABLE chain.cohort IS 'Accounts learnt together otherwise than from the factory, with a history debt of their own. Cohort 0, all others, has no row.';
+COMMENT ON TABLE chain.account IS 'The watch list.';
+COMMENT ON TABLE chain.account_event IS 'Logs of watched accounts, of the factory and of ownership modules about them. Partitioned by a million blocks.';
+COMMENT ON TABLE chain.user_operation IS 'UserOperationEvents whose sender is watched. Partitioned by a million blocks.';
+COMMENT ON TABLE chain.user_operation_body IS 'What the handleOps input says of a stored user operation. A pass of its own: it needs the transaction.';
+COMMENT ON TABLE chain.erc1155_transfer IS 'ERC-1155 transfers, one row per id of a batch. Partitioned by a million blocks.';
+COMMENT ON TABLE chain.erc1155_balance IS 'Balances folded from final transfers only, without the zero address; watch.erc1155_balance adds the tail.';
+COMMENT ON TABLE chain.erc1155_approval IS 'ApprovalForAll events of watched token contracts.';
+COMMENT ON TABLE chain.erc1155_uri IS 'URI events of watched token contracts.';
+COMMENT ON TABLE chain.root_hint IS 'Roots that calldata, events or signatures name. They attribute and hint; state alone decides.';
+COMMENT ON TABLE chain.root_attribution IS 'Who changed a root, as far as the logs and inputs of the block say. One row per account read at a trigger.';
+COMMENT ON TABLE chain.undecoded_log IS 'Logs that match a watched event but cannot be decoded or stored as it: kept raw, nothing stops.';
+COMMENT ON TABLE chain.coverage IS 'Which final blocks each pass has done, per filter and cohort. The live lane covers what is above the marker.';
+COMMENT ON TABLE chain.reorg IS 'Every rewind: reorgs, and what an operator took back.';
+COMMENT ON TABLE chain.orphan IS 'Rows of blocks that lost, as they stood.';
+COMMENT ON TABLE chain.verdict IS 'Decisions: a row per change of verdict. The open one (closed_block null) is what holds now.';
+COMMENT ON TABLE chain.verdict_queue IS '(manager, account) whose inputs changed and that the chain''s daemon has to decide again.';
+COMMENT ON TABLE evidence.root_observation IS 'Roots read from the state of a manager at a block hash. Counts while that hash is canonical.';
+COMMENT ON TABLE evidence.account_observation IS 'Slots of an account read at a block hash: at adoption, and where a trigger says that they may have changed.';
+COMMENT ON TABLE evidence.module_code IS 'Whether a session validation module had code when last looked at.';
+COMMENT ON TABLE evidence.unobserved IS 'Stretches of blocks in which roots could not be read, because the node no longer has the state.';
+COMMENT ON TABLE sessions.session_set IS 'Ordered lists of sessions; identified by chain, manager, account and the leaves in order.';
+COMMENT ON TABLE sessions.session IS 'The sessions of a set, in order, duplicates included.';
+
+COMMENT ON VIEW chain.root_change IS 'Canonical root observations that differ from the one before, with raw columns; watch.session_root shows them to people.';
+COMMENT ON VIEW watch.account IS 'The watched accounts, with the state last read from the canonical chain. A change of state shows once it has been read.';
+COMMENT ON VIEW watch.account_event IS 'Logs of and about watched accounts.';
+COMMENT ON VIEW watch.user_operation IS 'User operations of watched accounts, failed ones too (success false).';
+COMMENT ON VIEW watch.session_root IS 'Every change of a session root: canonical observations that differ from the one before. 32 zero bytes: no root, all sessions off.';
+COMMENT ON VIEW watch.session_root_current IS 'The last change per chain, manager and account: the root that holds now. An account that never had a root has no row.';
+COMMENT ON VIEW watch.session_root_transient IS
+    'Roots that stood only inside a block: an event, or the calldata of an operation that succeeded, names one that state no longer shows at the block''s end.';
+COMMENT ON VIEW watch.session_set IS 'The stored session sets, and whether the chain has them.';
+COMMENT ON VIEW watch.session IS 'The sessions of the stored sets. What a key may spend (session_key_data) is not shown.';
+COMMENT ON VIEW watch.verdict IS 'What is known of each manager and account now.';
+COMMENT ON VIEW watch.drift IS 'The verdicts that are drifted: who to look at.';
+COMMENT ON VIEW watch.drift_history IS 'Drifts that hold and those that are over (closed_block not null).';
+COMMENT ON VIEW watch.erc1155_transfer IS 'ERC-1155 transfers of the watched contracts, one row per id of a batch.';
+COMMENT ON VIEW watch.erc1155_balance IS 'ERC-1155 balances up to the tip, other than 0. The zero address is left out.';
+COMMENT ON VIEW watch.erc1155_approval IS 'ApprovalForAll events, in force or withdrawn.';
+COMMENT ON VIEW watch.erc1155_uri IS 'URI events.';
+COMMENT ON VIEW watch.progress IS 'How far each chain has come.';
+COMMENT ON VIEW watch.coverage IS 'What each pass still owes: blocks from the chain''s start to its finalized block (for a cohort: to where it was adopted).';
+COMMENT ON VIEW watch.reorg IS 'Rewinds: reorgs, and what an operator took back.';
+COMMENT ON VIEW watch.undecoded_log IS 'Logs that could not be decoded, raw, with the reason.';
+COMMENT ON VIEW watch.unobserved IS 'Stretches of blocks in which roots could not be read.';
+
+-- Columns. First what is special to a relation, then the words that mean the same everywhere.
+COMMENT ON COLUMN evidence.schema_version.only_row IS 'Always true: there is one row.';
+COMMENT ON COLUMN evidence.schema_version.version IS 'The version that was applied.';
+COMMENT ON COLUMN evidence.schema_version.applied_at IS 'When it was applied.';
+COMMENT ON COLUMN chain.chain.name IS 'The chain''s name in the configuration.';
+COMMENT ON COLUMN chain.chain.epoch IS 'Grows when a process takes over; a writer of an older epoch is refused.';
+COMMENT ON COLUMN chain.chain.watch_version IS 'Grows when an account is adopted; a step planned before it is planned again.';
+COMMENT ON COLUMN chain.chain.finalized_number IS 'The marker: final by the node''s word, and its hash was ours. Null: nothing followed yet.';
+COMMENT ON COLUMN chain.chain.finalized_hash IS 'The marker''s hash.';
+COMMENT ON COLUMN chain.chain.finalized_time IS 'The marker''s time, unix seconds.';
+COMMENT ON COLUMN chain.chain.indexed_number IS 'The tip of the tail: how far the live lane has committed.';
+COMMENT ON COLUMN chain.chain.indexed_hash IS 'The tip''s hash.';
+COMMENT ON COLUMN chain.chain.indexed_time IS 'The tip''s time, unix seconds; sessions expire by it.';
+COMMENT ON COLUMN chain.chain.latest_number IS 'The node''s tip when last asked.';
+COMMENT ON COLUMN chain.chain.latest_time IS 'Its time, unix seconds.';
+COMMENT ON COLUMN chain.chain.managers IS 'The managers configured when the daemon last started, in order.';
+COMMENT ON COLUMN chain.chain.accounts_mode IS 'Where accounts come from: factory, stored (only those with stored sets), list.';
+COMMENT ON COLUMN chain.chain.settings IS 'The configuration the daemon last started with, without node URLs.';
+COMMENT ON COLUMN chain.cohort.cohort_id IS 'The cohort''s number within its chain, from 1.';
+COMMENT ON COLUMN chain.cohort.adopted_block IS 'The lanes watch its accounts above this block; below it lies the cohort''s debt.';
+COMMENT ON COLUMN chain.account.cohort_id IS 'The cohort it was learnt with; 0: from the factory.';
+COMMENT ON COLUMN chain.account.block_number IS 'Where the factory created it; null if it was learnt otherwise.';
+COMMENT ON COLUMN chain.account.seq IS 'Order of learning: a daemon loads what is new above the last it has.';
+COMMENT ON COLUMN chain.user_operation_body.log_index IS 'The position of the operation''s UserOperationEvent.';
+COMMENT ON COLUMN chain.user_operation_body.factory IS 'The factory that initCode calls; null if the account was there.';
+COMMENT ON COLUMN chain.user_operation_body.sessions IS
+    'What its signature says of session keys: [{manager, leaf, implied_root, valid_until, valid_after, session_validation_module}].';
+COMMENT ON COLUMN chain.erc1155_balance.balance IS 'Received minus sent, final transfers only; negative while history is incomplete.';
+COMMENT ON COLUMN chain.root_hint.log_index IS 'The position of the UserOperationEvent or MerkleRootUpdated log it belongs to.';
+COMMENT ON COLUMN chain.root_hint.evidence IS 'Where the root was found: event, calldata, signature, trace.';
+COMMENT ON COLUMN chain.undecoded_log.data IS 'The log''s data, cut to 131072 bytes.';
+COMMENT ON COLUMN chain.coverage.blocks IS 'The final blocks that are done.';
+COMMENT ON COLUMN chain.coverage.live_from IS 'The live lane has this filter''s rows above this block; null: not followed live.';
+COMMENT ON COLUMN chain.coverage.cohort IS '0: all accounts but those of a cohort above 0, which has rows of its own.';
+COMMENT ON COLUMN chain.reorg.old_tip_hash IS 'The tip that lost.';
+COMMENT ON COLUMN chain.reorg.new_tip_hash IS 'The node''s tip at that moment; null after an operator''s rewind.';
+COMMENT ON COLUMN chain.orphan.reorg_id IS 'The rewind that took the row away.';
+COMMENT ON COLUMN chain.orphan.table_name IS 'The table of schema chain it stood in.';
+COMMENT ON COLUMN chain.orphan.row_data IS 'The row: bytes as \x text, numbers exact.';
+COMMENT ON COLUMN chain.verdict.block_number IS 'The indexed block at which it was decided.';
+COMMENT ON COLUMN chain.verdict.closed_block IS 'The indexed block at which another verdict took its place; null while it holds.';
+COMMENT ON COLUMN chain.verdict.recheck_at IS 'Database time after which time alone may change it (grace).';
+COMMENT ON COLUMN chain.verdict.recheck_block_time IS 'Block time after which time alone may change it (expiry), unix seconds.';
+COMMENT ON COLUMN chain.verdict_queue.read_state IS 'True: read the root again before deciding.';
+COMMENT ON COLUMN chain.verdict_queue.queued_at IS 'When it was queued; the last time, if it was there already.';
+COMMENT ON COLUMN evidence.root_observation.root IS 'The root at the end of that block; 32 zero bytes: none.';
+COMMENT ON COLUMN evidence.account_observation.enabled_managers IS 'Of the watched managers, those in the account''s list of modules.';
+COMMENT ON COLUMN evidence.module_code.module IS 'A session validation module.';
+COMMENT ON COLUMN evidence.module_code.has_code IS 'False: no session that names it can be used.';
+COMMENT ON COLUMN evidence.module_code.block_number IS 'Where it was looked at.';
+COMMENT ON COLUMN sessions.session_set.leaves_digest IS 'keccak256 of the leaves in order.';
+COMMENT ON COLUMN sessions.session_set.root IS 'The Merkle root, computed here and never taken from a client.';
+COMMENT ON COLUMN sessions.session.session_key_data IS 'What the session may do, as the module encodes it. Shown by no view.';
+COMMENT ON COLUMN chain.root_change.previous_block IS 'The observation before; null: none.';
+
+COMMENT ON COLUMN watch.account.factory IS 'The factory that created it; null if its creation has not been seen.';
+COMMENT ON COLUMN watch.account.created_block IS 'The block of its creation; null if not seen.';
+COMMENT ON COLUMN watch.account.modules IS
+    'Its enabled modules in the order of their text: the initial one, EnabledModule and DisabledModule as far as indexed, and watched managers by state.';
+COMMENT ON COLUMN watch.account.observed_block IS 'The block at which implementation, fallback_handler and tainted were read; null: not yet.';
+COMMENT ON COLUMN watch.account.cohort IS '0: learnt from the factory; else the group it was learnt with.';
+COMMENT ON COLUMN watch.session_root.change_block_exact IS
+    'True: the change happened in this block. False: at or before it, since some block after the previous observation was not looked at.';
+COMMENT ON COLUMN watch.session_root_current.change_block_exact IS
+    'True: the change happened in this block. False: at or before it, since some block after the previous observation was not looked at.';
+COMMENT ON COLUMN watch.session_root_transient.root IS 'The root that stood inside the block.';
+COMMENT ON COLUMN watch.session_root_transient.final_root IS 'What state showed at the end of the block.';
+COMMENT ON COLUMN watch.session_root_transient.evidence IS 'Where it was found: event, calldata.';
+COMMENT ON COLUMN watch.session_set.state IS
+    'on_chain: its root is the one that holds now. was_on_chain: it was there before. expected: never seen there, and the newest that should be. stored: none of these.';
+COMMENT ON COLUMN watch.session_set.first_on_chain_block IS 'The first block at which its root was observed; null: never.';
+COMMENT ON COLUMN watch.session_set.last_on_chain_block IS 'The last block at which its root was observed, also while it still holds.';
+COMMENT ON COLUMN watch.session.state IS
+    'By the time of the indexed block: active, expired (valid_until has passed), not_yet_valid (valid_after has not come), not_on_chain (the set''s root is not the current one).';
+COMMENT ON COLUMN watch.verdict.is_final IS 'The observation is final and the account''s history is covered up to the finalized block.';
+COMMENT ON COLUMN watch.drift.is_final IS 'The observation is final and the account''s history is covered up to the finalized block.';
+COMMENT ON COLUMN watch.drift.verdict IS 'Always drifted.';
+COMMENT ON COLUMN watch.drift_history.verdict IS 'Always drifted.';
+COMMENT ON COLUMN watch.drift_history.opened_block IS 'The indexed block at which it was decided.';
+COMMENT ON COLUMN watch.drift_history.closed_block IS 'The indexed block at which it was over; null while it holds.';
+COMMENT ON COLUMN watch.erc1155_balance.balance IS 'Received minus sent up to the tip; may be negative while complete is false.';
+COMMENT ON COLUMN watch.erc1155_balance.complete IS 'Every transfer of the contract from the chain''s start block on is counted.';
+COMMENT ON COLUMN watch.progress.chain IS 'The chain''s name in the configuration.';
+COMMENT ON COLUMN watch.progress.latest_block IS 'The node''s tip when last asked.';
+COMMENT ON COLUMN watch.progress.indexed_block IS 'How far the live lane has committed.';
+COMMENT ON COLUMN watch.progress.finalized_block IS 'The last block that is final and ours.';
+COMMENT ON COLUMN watch.progress.lag_blocks IS 'latest_block minus indexed_block.';
+COMMENT ON COLUMN watch.progress.lag_seconds IS 'Time of the latest block minus time of the indexed block, seconds of the chain.';
+COMMENT ON COLUMN watch.coverage.first_block IS 'The first block that must be covered: the chain''s start block.';
+COMMENT ON COLUMN watch.coverage.last_block IS 'The last block that must be covered: the finalized one, or where the cohort was adopted.';
+COMMENT ON COLUMN watch.coverage.missing_blocks IS 'How many of them are not covered yet; 0: complete.';
+COMMENT ON COLUMN watch.coverage.missing IS 'Which: half-open ranges, {[5,8)} are the blocks 5, 6 and 7.';
+COMMENT ON COLUMN watch.reorg.old_tip IS 'Hash of the tip that lost.';
+COMMENT ON COLUMN watch.reorg.new_tip IS 'Hash of the node''s tip at that moment; null after an operator''s rewind.';
+COMMENT ON COLUMN chain.account.source IS 'How it was learnt: factory, stored (it has a stored set), list (the configuration).';
+COMMENT ON COLUMN watch.account.source IS 'How it was learnt: factory, stored (it has a stored set), list (the configuration).';
+COMMENT ON COLUMN sessions.session_set.source IS 'Which form of document it came from.';
+COMMENT ON COLUMN watch.session_set.source IS 'Which form of document it came from.';
+COMMENT ON COLUMN chain.tail.block_time IS 'When the block was made, unix seconds.';
+COMMENT ON COLUMN chain.block.block_time IS 'When the block was made, unix seconds.';
+COMMENT ON COLUMN chain.root_change.block_time IS 'When the block was made, unix seconds.';
+COMMENT ON COLUMN chain.reorg.reason IS 'reorg, or operator (sessionwatch rewind).';
+COMMENT ON COLUMN watch.reorg.reason IS 'reorg, or operator (sessionwatch rewind).';
+
+DO $$
+DECLARE
+    target record;
+BEGIN
+    FOR target IN
+        SELECT n.nspname, c.relname, a.attname, word.meaning
+          FROM pg_catalog.pg_class AS c
+          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+          JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+          JOIN (VALUES
+            ('account', 'The smart account.'),
+            ('actual_gas_cost', 'What the account or its paymaster paid, wei.'),
+            ('actual_gas_used', 'Gas, with the overhead of the EntryPoint.'),
+            ('amount', 'How many of the token; 0 is legal.'),
+            ('approved', 'True: the operator may move every token of the account.'),
+            ('args', 'The event''s parameters by the names of the contract; bytes as 0x text.'),
+            ('attribution', 'Who made the change: user_operation, module (a module of the account), transaction (a plain transaction), ambiguous (several could have), none (nothing names it).'),
+            ('batch_index', 'The position inside a TransferBatch; 0 for a TransferSingle.'),
+            ('block_hash', 'The hash of the block.'),
+            ('block_number', 'The number of the block.'),
+            ('block_time', 'When the block was made, by the chain''s clock.'),
+            ('by_time_only', 'True: time alone (grace, expiry) opened it, not a block.'),
+            ('calls', 'What it calls: [{to, value, selector, data_bytes}]; null or empty while the input has not been read.'),
+            ('cause', 'Why it is drifted, null for other verdicts: tainted_account, rotated_by_session_key, manager_disabled, module_without_code, cleared_on_chain, reverted_to_older_set, superseded, never_landed, manager_mismatch, order_or_duplicates, lost_sessions, revoked_still_provable, unknown_root. The first in this order that holds.'),
+            ('chain_id', 'The chain''s id.'),
+            ('closed_time', 'When another verdict took its place, wall clock.'),
+            ('cohort', '0, or the group of accounts that was learnt together.'),
+            ('common_ancestor', 'The last block that was kept.'),
+            ('confirmed_at', 'Database time just before the head of the last finished step was asked for.'),
+            ('contract', 'The ERC-1155 contract.'),
+            ('data', 'The log''s data.'),
+            ('decided_block', 'The indexed block at which it was decided.'),
+            ('depth', 'How many indexed blocks were taken back.'),
+            ('detected_at', 'When, by the database''s clock.'),
+            ('entry_point', 'The EntryPoint that executed it.'),
+            ('event', 'The event''s name.'),
+            ('evidence', 'How the change is known beyond state: state (nothing else), event, calldata, signature, trace.'),
+            ('expected_root', 'The root the chain should have; null: none is expected.'),
+            ('expected_set_id', 'The stored set the chain should have.'),
+            ('explanation', 'One sentence that says what is the matter.'),
+            ('fallback_handler', 'The contract that answers unknown calls, by state.'),
+            ('filter', 'Whose logs: factory/0x…, accounts, erc1155/0x…, erc1155/all, manager/0x….'),
+            ('finality_violation', 'Not null: node and database disagree at or below finality; says where. Nothing is written meanwhile.'),
+            ('first_block', 'The first block of the stretch.'),
+            ('from_address', 'Who sent; the zero address: a mint.'),
+            ('hash', 'The hash of the block.'),
+            ('hint_index', 'The order inside one operation.'),
+            ('implementation', 'The implementation behind the proxy, by state; zero: no code, or not a SmartAccount proxy.'),
+            ('is_current', 'True: no later change, this root holds now.'),
+            ('is_final', 'The block is at or below the finalized one.'),
+            ('last_block', 'The last block of the stretch.'),
+            ('leaf', 'The session''s leaf: keccak256 of its packed fields.'),
+            ('leaf_index', 'The position in the set, from 0.'),
+            ('log_index', 'The position of the log in its block.'),
+            ('manager', 'The SessionKeyManager contract.'),
+            ('matched_form', 'Which leaves of the stored document give the root: all_leaves, or the form that matched.'),
+            ('new_tip_number', 'The node''s tip at that moment; null after an operator''s rewind.'),
+            ('nonce', 'Key (upper 192 bits) and sequence of the operation.'),
+            ('observed_block', 'The block of the observation it rests on; null: none.'),
+            ('old_tip_number', 'The tip that lost.'),
+            ('on_chain_root', 'The root it was decided on; 32 zero bytes: none; null: not known.'),
+            ('on_chain_set_id', 'The stored set with that root; null: none.'),
+            ('operator', 'Who moved, or may move, the tokens.'),
+            ('owner', 'Who holds the tokens.'),
+            ('parent_hash', 'The hash of the block before.'),
+            ('pass', 'The kind of work: logs, bodies (input of handleOps), roots/0x… (state of that manager at triggers).'),
+            ('paymaster', 'Who paid; the zero address: the account.'),
+            ('previous_root', 'The root before; 32 zero bytes: none.'),
+            ('reason', 'Why.'),
+            ('recorded_at', 'When it was noted, by the database''s clock.'),
+            ('reorg_id', 'The rewind''s number.'),
+            ('root', 'The root; 32 zero bytes: none.'),
+            ('sender', 'The smart account.'),
+            ('session_count', 'How many sessions, duplicates included.'),
+            ('session_key', 'The session''s key, by the known or configured layout of its module; null: layout unknown.'),
+            ('session_validation_module', 'The contract that checks what the session may do.'),
+            ('set_id', 'The stored session set; null: no stored set has this root.'),
+            ('severity', 'critical (look now), warning, info.'),
+            ('since_block', 'The block since which it is so; null: not tied to a block.'),
+            ('since_time', 'The time since which it is so: a computed instant, not the moment a sweep ran.'),
+            ('start_block', 'Where history begins; null: not found yet.'),
+            ('stored_at', 'When it was stored, by the database''s clock.'),
+            ('stored_block', 'The indexed block when it was stored; null: nothing was indexed yet.'),
+            ('success', 'False: the execution failed and its changes were undone.'),
+            ('tainted', 'True: another implementation, or a watched manager as fallback handler: its root may change without a log. Null: not read yet.'),
+            ('to_address', 'Who received; the zero address: a burn.'),
+            ('token_id', 'The token''s id.'),
+            ('topics', 'The log''s topics, in order.'),
+            ('transaction_hash', 'The hash of the transaction; null: not known.'),
+            ('transaction_index', 'The position of the transaction in its block.'),
+            ('updated_at', 'When the row was last written, by the database''s clock.'),
+            ('user_op_hash', 'The user operation it belongs to; null: none, or not known.'),
+            ('valid_after', 'Unix seconds from which the session may be used; 0: at once.'),
+            ('valid_until', 'Unix seconds up to which the session may be used; 0: for ever.'),
+            ('validation_module', 'The module that validated it, by the signature in the input; null: not read, or not said.'),
+            ('value', 'The text, NUL removed, cut to 8192 characters.'),
+            ('verdict', 'in_sync, pending (the expected set has not landed and is within its grace), drifted (look at it), unmanaged (a root, but nothing stored), empty (nothing anywhere), unknown (state could not be read).'),
+            ('verdict_id', 'The decision''s number.'),
+            ('warnings', 'What is worth knowing beside the verdict: all_expired, expiring_soon, expired_in_root, unreadable_state, not_final.'),
+            ('address', 'The contract that emitted the log.')
+          ) AS word (attname, meaning) ON word.attname = a.attname
+         WHERE n.nspname IN ('chain', 'evidence', 'sessions', 'watch') AND c.relkind IN ('r', 'p', 'v')
+           AND pg_catalog.col_description(c.oid, a.attnum) IS NULL
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN %I.%I.%I IS %L', target.nspname, target.relname, target.attname, target.meaning);
+    END LOOP;
+END
+$$;
+
+---------------------------------------------------------------------------------------------------
+-- Who may do what. Views reach their tables with the owner's rights, so a reader needs nothing below watch.
+
+GRANT USAGE ON SCHEMA chain, evidence, sessions, watch TO sessionwatch_writer;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA chain TO sessionwatch_writer;
+GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA evidence, sessions TO sessionwatch_writer;
+GRANT UPDATE ON evidence.module_code TO sessionwatch_writer;
+GRANT DELETE ON evidence.unobserved TO sessionwatch_writer;
+REVOKE INSERT ON evidence.schema_version FROM sessionwatch_writer;
+REVOKE INSERT, UPDATE, DELETE ON chain.root_change FROM sessionwatch_writer;
+GRANT SELECT ON ALL TABLES IN SCHEMA watch TO sessionwatch_writer;
+
+GRANT USAGE ON SCHEMA watch TO sessionwatch_reader;
+GRANT SELECT ON ALL TABLES IN SCHEMA watch TO sessionwatch_reader;
+
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA chain, evidence, sessions, watch FROM PUBLIC;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA chain, evidence TO sessionwatch_writer;
+GRANT EXECUTE ON FUNCTION evidence.hex(bytea), chain.is_covered(bigint, text, text, integer, bigint, bigint) TO sessionwatch_reader;

@@ -1,0 +1,159 @@
+"""The real daemon as a subprocess, and what a test asks of the database it writes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+PATIENCE_SECONDS = 60.0
+
+
+async def until(
+    test: Callable[[], Awaitable[bool]], what: str, seconds: float = PATIENCE_SECONDS
+) -> None:
+    """Ask until it is true; the poll is short, the deadline is an error that says what was awaited."""
+    end = asyncio.get_running_loop().time() + seconds
+    while not await test():
+        if asyncio.get_running_loop().time() > end:
+            raise AssertionError(f"waited {seconds:g} s in vain: {what}")
+        await asyncio.sleep(0.02)
+
+
+@dataclass
+class Daemon:
+    """One running `sessionwatch run`."""
+
+    process: asyncio.subprocess.Process
+    log_file: Path
+
+    def log(self) -> str:
+        """Return everything it has logged."""
+        return self.log_file.read_text()
+
+    async def stop(self, number: int = signal.SIGTERM, seconds: float = 15.0) -> int:
+        """Send a signal and return the exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), seconds)
+
+
+def configuration(
+    database_url: str, node_url: str, *, port: int = 0, chain: str = "", **keys: object
+) -> str:
+    """Return a TOML file for the local chain; `keys` replace or add to [chains.local]."""
+    values: dict[str, object] = {
+        "chain_id": 80001,
+        "rpc": [node_url],
+        "start_block": 0,
+        "poll_seconds": 0.02,
+        "finality": 64,
+        "erc1155": "all",
+    } | keys
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
+    return "\n".join(
+        [
+            "[database]",
+            f'url = "{database_url}"',
+            "[http]",
+            f'listen = "127.0.0.1:{port}"',
+            f"[chains.{chain or 'local'}]",
+            *lines,
+        ]
+    )
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, Sequence):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return str(value).lower()
+
+
+@asynccontextmanager
+async def running_daemon(
+    folder: Path, config: str, *arguments: str, name: str = "daemon"
+) -> AsyncIterator[Daemon]:
+    """Run the daemon with this configuration; kill it at the end if it still runs."""
+    config_file = folder / f"{name}.toml"
+    config_file.write_text(config)
+    log_file = folder / f"{name}.log"
+    with log_file.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "indexer",
+            "--config",
+            str(config_file),
+            "run",
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={"PYTHONUNBUFFERED": "1"},
+        )
+    daemon = Daemon(process, log_file)
+    try:
+        yield daemon
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def indexed_block(connection: asyncpg.Connection[asyncpg.Record]) -> int:
+    """Return how far the live lane has committed; -1 before the first step."""
+    found = await connection.fetchval("SELECT max(indexed_block) FROM watch.progress")
+    return -1 if found is None else int(found)
+
+
+async def settled(
+    connection: asyncpg.Connection[asyncpg.Record], block: int, block_hash: bytes
+) -> bool:
+    """Say whether this block is indexed under this hash, nothing waits to be decided, no debt is left."""
+    tip = await connection.fetchrow(
+        "SELECT indexed_number, indexed_hash FROM chain.chain WHERE chain_id = 80001"
+    )
+    if tip is None or tip[0] != block or tip[1] != block_hash:
+        return False
+    waiting = await connection.fetchval("SELECT count(*) FROM chain.verdict_queue")
+    owed = await connection.fetchval("SELECT coalesce(sum(missing_blocks), 0) FROM watch.coverage")
+    live = await connection.fetchval(
+        "SELECT count(*) FROM chain.coverage WHERE cohort = 0 AND filter = 'accounts' "
+        "AND live_from IS NULL"
+    )
+    return waiting == 0 and owed == 0 and live == 0
+
+
+# What the law speaks of: everything but wall-clock columns, orphans, reorgs and counters.
+_COMPARED = {
+    "account": "SELECT * FROM watch.account",
+    "account_event": "SELECT * FROM watch.account_event",
+    "user_operation": "SELECT * FROM watch.user_operation",
+    "session_root": "SELECT chain_id, manager, account, block_number, block_hash, block_time, root, "
+    "previous_root, transaction_hash, user_op_hash, evidence, attribution, matched_form, "
+    "change_block_exact, is_final, is_current FROM watch.session_root",
+    "session_root_transient": "SELECT * FROM watch.session_root_transient",
+    "erc1155_transfer": "SELECT * FROM watch.erc1155_transfer",
+    "erc1155_balance": "SELECT * FROM watch.erc1155_balance",
+    "erc1155_approval": "SELECT * FROM watch.erc1155_approval",
+    "erc1155_uri": "SELECT * FROM watch.erc1155_uri",
+    "undecoded_log": "SELECT * FROM watch.undecoded_log",
+    "tail": "SELECT * FROM chain.tail",
+}
+
+
+async def dump(connection: asyncpg.Connection[asyncpg.Record]) -> dict[str, list[Any]]:
+    """Return every row the law compares, in an order of their own."""
+    return {
+        name: sorted(map(repr, map(tuple, await connection.fetch(query))))
+        for name, query in _COMPARED.items()
+    }

@@ -1,0 +1,62 @@
+"""When /readyz turns red, and why."""
+
+import pytest
+
+from indexer.web.health import ChainHealth, Health
+
+
+def test_a_chain_that_was_never_followed_is_not_ready():
+    """Until the first step has finished the chain is not ready."""
+    assert ChainHealth().reasons(1000.0) == (
+        "not followed yet: no step has finished since the start",
+    )
+
+
+def test_a_chain_that_follows_is_ready():
+    """A fresh step and a small lag are ready, up to the limits themselves."""
+    chain = ChainHealth(last_step_monotonic=940.0, lag_seconds=120.0)
+    assert chain.reasons(1000.0) == ()
+
+
+@pytest.mark.parametrize(
+    ("chain", "reason"),
+    [
+        (ChainHealth(last_step_monotonic=939.0), "no step has finished for 61 seconds (limit 60)"),
+        (
+            ChainHealth(last_step_monotonic=1000.0, lag_seconds=121.0),
+            "121 seconds behind the node's tip (limit 120)",
+        ),
+        (
+            ChainHealth(last_step_monotonic=1000.0, finality_violation="block 7 has another hash"),
+            "finality violation: block 7 has another hash",
+        ),
+    ],
+)
+def test_each_trouble_has_its_own_sentence(chain: ChainHealth, reason: str):
+    """Idleness, lag and a finality violation each turn a chain red with a sentence."""
+    assert chain.reasons(1000.0) == (reason,)
+
+
+def test_troubles_add_up():
+    """One trouble does not hide another."""
+    chain = ChainHealth(last_step_monotonic=0.0, lag_seconds=500.0, finality_violation="block 7")
+    assert len(chain.reasons(1000.0)) == 3
+
+
+def test_the_process_has_reasons_of_its_own():
+    """A lost database, a stop and a daemon without chains are red without any chain's fault."""
+    health = Health(started_monotonic=0.0, database_lost=True, stopping=True)
+    assert health.reasons(1.0) == {
+        "": (
+            "stopping",
+            "the database cannot be reached",
+            "not followed yet: no chain has been started",
+        )
+    }
+
+
+def test_one_red_chain_turns_the_process_red_under_its_name():
+    """Chains are told apart; a chain that follows has no entry."""
+    good = ChainHealth(last_step_monotonic=10.0, lag_seconds=0.0)
+    health = Health(started_monotonic=0.0, chains={"amoy": good, "mumbai": ChainHealth()})
+    assert list(health.reasons(11.0)) == ["mumbai"]

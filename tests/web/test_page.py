@@ -1,0 +1,155 @@
+"""The status page: readable, self-contained, and deaf to hostile text."""
+
+import base64
+import hashlib
+from html.parser import HTMLParser
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexer.web.page import CONTENT_SECURITY_POLICY, render_page
+
+ACCOUNT = "0xcbeba65449cbef0dcfd4a63cdf4090fa1d4a9f63"
+VOID = {"meta", "br"}
+
+
+def a_status(text: str) -> dict:
+    """A status in which every text that could come from outside is `text`."""
+    return {
+        "chains": [
+            {
+                "chain_id": 80001,
+                "chain": text,
+                "progress": {
+                    "latest_block": 120,
+                    "indexed_block": 119,
+                    "finalized_block": None,
+                    "lag_blocks": 1,
+                    "lag_seconds": 2.5,
+                },
+                "verdicts": {"in_sync": 3, "drifted": 1, text + "x": 0},
+                "drifted_by_cause": {"never_landed": 1},
+                "coverage_missing_blocks": {text: 40},
+                "finality_violation": text + "y",
+                "last_reorg": None,
+                "reorgs": [
+                    {
+                        "detected_at": "2026-01-02T03:04:05.678901+00:00",
+                        "depth": 2,
+                        "common_ancestor": 117,
+                        "reason": text,
+                    }
+                ],
+                "newest_drifts": [
+                    {
+                        "account": text,
+                        "cause": text,
+                        "since_time": text,
+                        "since_block": 118,
+                        "explanation": text,
+                        "is_final": False,
+                    }
+                ],
+            }
+        ]
+    }
+
+
+class _Outline(HTMLParser):
+    """What a browser would build: tags with their attributes, and whether they nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple] = []
+        self.open: list[str] = []
+        self.seen = ""
+
+    def handle_starttag(self, tag, attrs):
+        names = tuple(name for name, _ in attrs)
+        self.tags.append((tag, names))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.seen += data
+
+
+def outline(page: str) -> _Outline:
+    parser = _Outline()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def render(text: str) -> str:
+    reasons = {text: (text,), "": (text,)}
+    return render_page(
+        a_status(text), reasons, uptime_seconds=90_061.0, version=text, problem=text + "z"
+    )
+
+
+@given(st.text(min_size=1))
+def test_no_text_can_become_markup(text: str):
+    """Whatever stands in a name, a cause or an explanation, the page keeps its elements."""
+    assert outline(render(text)).tags == outline(render("plain")).tags
+
+
+def test_hostile_text_is_shown_as_text():
+    """An explanation that tries to be a script is shown letter by letter."""
+    hostile = "</td><script>alert('x')</script><img src=x onerror=\"alert(1)\">&amp;"
+    page = render(hostile)
+    assert "<script" not in page
+    assert "<img" not in page
+    assert hostile in outline(page).seen
+
+
+def test_the_policy_allows_the_page_its_own_style_and_nothing_else():
+    """The style's hash in the policy is that of the style in the page; no address is foreign."""
+    page = render("plain")
+    style = page.split("<style>")[1].split("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in CONTENT_SECURITY_POLICY
+    assert "default-src 'none'" in CONTENT_SECURITY_POLICY
+    assert "style=" not in page
+    assert "://" not in page
+    assert "<script" not in page
+
+
+def test_the_page_names_its_tables_and_their_heads():
+    """Each table has a caption and scoped heads, and the document a language and a title."""
+    page = render_page(a_status("plain"), {}, uptime_seconds=0.0, version="0.1.0")
+    assert page.count("<caption>") == page.count("<table ") == 4
+    assert page.count("<th ") == page.count("<th scope=")
+    assert "<html lang=en>" in page
+    assert "<title>Sessionwatch: ready</title>" in page
+    assert "<th scope=row class=wrap>Finalized block</th><td class=number>unknown</td>" in page
+    assert ">2026-01-02 03:04:05 UTC</time>" in page
+    assert "block 118, not final<" in page
+
+
+def test_a_page_without_a_status_still_says_what_is_known():
+    """Without a database the page shows readiness and the sentence of the trouble."""
+    page = render_page(
+        None, {"": ("stopping",)}, uptime_seconds=59.9, version="0.1.0", problem="No status."
+    )
+    assert "<p class=bad role=alert>No status.</p>" in page
+    assert "stopping" in page
+    assert "running for 59 s" in page
+    assert "<table" not in page
+
+
+def test_a_page_without_trouble_says_so():
+    """No drift and no reorg are said in words, not by empty tables."""
+    status = a_status("plain")
+    status["chains"][0] |= {"newest_drifts": [], "reorgs": [], "finality_violation": None}
+    page = render_page(status, {}, uptime_seconds=90_061.0, version="0.1.0")
+    assert "No account has drifted." in page
+    assert "No reorg has been seen." in page
+    assert "running for 1 d 1 h 1 min 1 s" in page
+    none = render_page({"chains": []}, {}, uptime_seconds=0.2, version="0.1.0")
+    assert "No chain has been followed yet." in none
+    assert "running for 0 s" in none
