@@ -444,6 +444,7 @@ CREATE TABLE evidence.account_observation (
     PRIMARY KEY (chain_id, account, block_number, block_hash)
 );
 CREATE INDEX account_observation_block ON evidence.account_observation (chain_id, block_number);
+CREATE INDEX account_observation_tainted ON evidence.account_observation (chain_id, account) WHERE tainted;
 
 -- Whether a session validation module had code when last looked at.
 CREATE TABLE evidence.module_code (
@@ -485,6 +486,7 @@ CREATE TABLE sessions.session_set (
     UNIQUE (chain_id, manager, account, leaves_digest)
 );
 CREATE INDEX session_set_root ON sessions.session_set (chain_id, manager, account, root);
+CREATE INDEX session_set_account ON sessions.session_set (chain_id, account);
 CREATE INDEX session_set_hex ON sessions.session_set (evidence.hex(account));
 
 CREATE TABLE sessions.session (
@@ -500,38 +502,32 @@ CREATE TABLE sessions.session (
 );
 
 ---------------------------------------------------------------------------------------------------
--- Functions. Views run with the rights of the owner of their tables, but functions inside them with the rights of who
--- asks: what a view calls is SECURITY DEFINER, or touches no table.
+-- Functions.
 
 -- Blocks covered, final ones by chain.coverage, those above the marker by the live lane. A cohort's own row counts up to
 -- the block at which it was adopted, the row of cohort 0 above it.
-CREATE FUNCTION chain.covered(p_chain_id bigint, p_pass text, p_filter text, p_cohort integer) RETURNS int8multirange
-    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    BEGIN ATOMIC
-        WITH zero AS (
-            SELECT v.blocks + CASE WHEN c.indexed_number > greatest(c.finalized_number, v.live_from) AND v.live_from IS NOT NULL
-                       THEN int8multirange(int8range(greatest(c.finalized_number, v.live_from) + 1, c.indexed_number + 1))
-                       ELSE '{}'::int8multirange END AS blocks
-              FROM chain.coverage AS v JOIN chain.chain AS c USING (chain_id)
-             WHERE v.chain_id = p_chain_id AND v.pass = p_pass AND v.filter = p_filter AND v.cohort = 0
-        ), own AS (
-            SELECT v.blocks, h.adopted_block
-              FROM chain.coverage AS v JOIN chain.cohort AS h ON h.chain_id = v.chain_id AND h.cohort_id = v.cohort
-             WHERE v.chain_id = p_chain_id AND v.pass = p_pass AND v.filter = p_filter AND v.cohort = p_cohort AND p_cohort > 0
-        )
-        SELECT CASE WHEN p_cohort = 0 THEN coalesce((SELECT zero.blocks FROM zero), '{}'::int8multirange)
-               ELSE coalesce((SELECT own.blocks * int8multirange(int8range(NULL, own.adopted_block + 1)) FROM own), '{}'::int8multirange)
-                  + coalesce((SELECT zero.blocks * int8multirange(int8range(own.adopted_block + 1, NULL)) FROM own, zero), '{}'::int8multirange)
-               END;
-    END;
+CREATE VIEW chain.covered AS
+SELECT v.chain_id, v.pass, v.filter, v.cohort,
+       CASE WHEN v.cohort = 0 THEN v.blocks + live.blocks
+            ELSE v.blocks * int8multirange(int8range(NULL, h.adopted_block + 1))
+                 + (z.blocks + live.blocks) * int8multirange(int8range(h.adopted_block + 1, NULL)) END AS blocks
+  FROM chain.coverage AS v
+  JOIN chain.chain AS c ON c.chain_id = v.chain_id
+  LEFT JOIN chain.cohort AS h ON h.chain_id = v.chain_id AND h.cohort_id = v.cohort
+  LEFT JOIN chain.coverage AS z ON z.chain_id = v.chain_id AND z.pass = v.pass AND z.filter = v.filter AND z.cohort = 0
+ CROSS JOIN LATERAL (
+      SELECT CASE WHEN c.indexed_number > greatest(c.finalized_number, z.live_from) AND c.finalized_number IS NOT NULL AND z.live_from IS NOT NULL
+                  THEN int8multirange(int8range(greatest(c.finalized_number, z.live_from) + 1, c.indexed_number + 1))
+                  ELSE '{}'::int8multirange END AS blocks) AS live;
 
 CREATE FUNCTION chain.is_covered(p_chain_id bigint, p_pass text, p_filter text, p_cohort integer, p_first_block bigint,
     p_last_block bigint) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
         SELECT CASE WHEN p_first_block IS NULL OR p_last_block IS NULL THEN false
                     WHEN p_first_block > p_last_block THEN true
-                    ELSE int8range(p_first_block, p_last_block + 1) <@ chain.covered(p_chain_id, p_pass, p_filter, p_cohort) END;
+                    ELSE coalesce((SELECT int8range(p_first_block, p_last_block + 1) <@ v.blocks FROM chain.covered AS v
+                                    WHERE v.chain_id = p_chain_id AND v.pass = p_pass AND v.filter = p_filter AND v.cohort = p_cohort), false) END;
     END;
 
 -- Runs as the caller. Tables are found in the catalogue, so that none can be forgotten; evidence is keyed by block hash
@@ -628,8 +624,8 @@ BEGIN
          WHERE chain_id = p_chain_id;
     END IF;
 
-    INSERT INTO chain.verdict_queue (chain_id, manager, account, read_state)
-    SELECT p_chain_id, m.manager, t.account, true
+    INSERT INTO chain.verdict_queue (chain_id, manager, account, read_state, queued_at)
+    SELECT p_chain_id, m.manager, t.account, true, clock_timestamp()
       FROM unnest(touched) AS t (account)
      CROSS JOIN LATERAL (
         SELECT unnest(followed.managers) AS manager
@@ -639,7 +635,7 @@ BEGIN
      WHERE EXISTS (SELECT FROM chain.account AS a WHERE a.chain_id = p_chain_id AND a.account = t.account)
         OR EXISTS (SELECT FROM sessions.session_set AS s WHERE s.chain_id = p_chain_id AND s.account = t.account)
      ORDER BY m.manager, t.account
-    ON CONFLICT (chain_id, manager, account) DO UPDATE SET read_state = true, queued_at = now();
+    ON CONFLICT (chain_id, manager, account) DO UPDATE SET read_state = true, queued_at = EXCLUDED.queued_at;
 
     RETURN QUERY SELECT unnest(touched);
 END
@@ -741,8 +737,9 @@ SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) A
        evidence.hex(r.previous_root) AS previous_root, evidence.hex(t.transaction_hash) AS transaction_hash,
        evidence.hex(t.user_op_hash) AS user_op_hash, coalesce(t.evidence, 'state') AS evidence,
        coalesce(t.attribution, 'none') AS attribution, s.set_id, s.matched_form,
-       t.block_number IS NOT NULL AND chain.is_covered(r.chain_id, 'roots/' || evidence.hex(r.manager), 'accounts',
-           coalesce(a.cohort_id, 0), coalesce(r.previous_block + 1, a.block_number, c.start_block), r.block_number) AS change_block_exact,
+       CASE WHEN t.block_number IS NULL OR since.block_number IS NULL THEN false
+            WHEN since.block_number > r.block_number THEN true
+            ELSE coalesce(int8range(since.block_number, r.block_number + 1) <@ v.blocks, false) END AS change_block_exact,
        coalesce(r.block_number <= c.finalized_number, false) AS is_final,
        r.is_current
   FROM chain.root_change AS r
@@ -750,6 +747,9 @@ SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) A
   LEFT JOIN chain.account AS a ON a.chain_id = r.chain_id AND a.account = r.account
   LEFT JOIN chain.root_attribution AS t
     ON t.chain_id = r.chain_id AND t.block_number = r.block_number AND t.manager = r.manager AND t.account = r.account
+  LEFT JOIN chain.covered AS v
+    ON v.chain_id = r.chain_id AND v.pass = 'roots/' || evidence.hex(r.manager) AND v.filter = 'accounts' AND v.cohort = coalesce(a.cohort_id, 0)
+ CROSS JOIN LATERAL (SELECT coalesce(r.previous_block + 1, a.block_number, c.start_block) AS block_number) AS since
   LEFT JOIN LATERAL (
       SELECT x.set_id, x.matched_form FROM sessions.session_set AS x
        WHERE x.chain_id = r.chain_id AND x.manager = r.manager AND x.account = r.account AND x.root = r.root
@@ -864,14 +864,17 @@ SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) A
 CREATE VIEW watch.verdict AS
 SELECT v.chain_id, evidence.hex(v.manager) AS manager, evidence.hex(v.account) AS account, v.verdict, v.cause, v.warnings, v.severity,
        v.since_block::bigint AS since_block, v.since_time, v.explanation,
-       coalesce(v.observed_block <= c.finalized_number, false)
-           AND chain.is_covered(v.chain_id, 'roots/' || evidence.hex(v.manager), 'accounts', coalesce(a.cohort_id, 0),
-               coalesce(a.block_number, c.start_block), c.finalized_number) AS is_final,
+       CASE WHEN v.observed_block <= c.finalized_number
+            THEN coalesce(coalesce(a.block_number, c.start_block) > c.finalized_number
+                     OR int8range(least(coalesce(a.block_number, c.start_block), c.finalized_number), c.finalized_number + 1) <@ d.blocks, false)
+            ELSE false END AS is_final,
        evidence.hex(v.on_chain_root) AS on_chain_root, evidence.hex(v.expected_root) AS expected_root, v.on_chain_set_id, v.expected_set_id,
        v.observed_block::bigint AS observed_block, v.block_number::bigint AS decided_block, v.verdict_id
   FROM chain.verdict AS v
   JOIN chain.chain AS c ON c.chain_id = v.chain_id
   LEFT JOIN chain.account AS a ON a.chain_id = v.chain_id AND a.account = v.account
+  LEFT JOIN chain.covered AS d
+    ON d.chain_id = v.chain_id AND d.pass = 'roots/' || evidence.hex(v.manager) AND d.filter = 'accounts' AND d.cohort = coalesce(a.cohort_id, 0)
  WHERE v.closed_block IS NULL;
 
 CREATE VIEW watch.drift AS
@@ -984,8 +987,6 @@ COMMENT ON DOMAIN evidence.block_number IS 'The number of a block, from 0.';
 COMMENT ON DOMAIN evidence.unix_seconds IS 'A time of the chain: seconds since 1970-01-01 UTC.';
 
 COMMENT ON FUNCTION evidence.hex(bytea) IS 'Bytes as lower-case 0x text; null stays null. Indexes stand on this expression.';
-COMMENT ON FUNCTION chain.covered(bigint, text, text, integer) IS
-    'Blocks that a pass has done for a filter and a cohort: final ones by chain.coverage, those above the marker by the live lane.';
 COMMENT ON FUNCTION chain.is_covered(bigint, text, text, integer, bigint, bigint) IS
     'Whether a pass has done every block from the first to the last, both included. True for an empty range, false if a bound is null.';
 COMMENT ON FUNCTION chain.rewind(bigint, bigint, bigint, bytea, boolean) IS
@@ -1026,6 +1027,7 @@ COMMENT ON TABLE evidence.unobserved IS 'Stretches of blocks in which roots coul
 COMMENT ON TABLE sessions.session_set IS 'Ordered lists of sessions; identified by chain, manager, account and the leaves in order.';
 COMMENT ON TABLE sessions.session IS 'The sessions of a set, in order, duplicates included.';
 
+COMMENT ON VIEW chain.covered IS 'Blocks that a pass has done for a filter and a cohort: final ones by chain.coverage, those above the marker by the live lane.';
 COMMENT ON VIEW chain.root_change IS 'Canonical root observations that differ from the one before, with raw columns; watch.session_root shows them to people.';
 COMMENT ON VIEW watch.account IS 'The watched accounts, with the state last read from the canonical chain. A change of state shows once it has been read.';
 COMMENT ON VIEW watch.account_event IS 'Logs of and about watched accounts.';
@@ -1081,6 +1083,7 @@ COMMENT ON COLUMN chain.root_hint.log_index IS 'The position of the UserOperatio
 COMMENT ON COLUMN chain.root_hint.evidence IS 'Where the root was found: event, calldata, signature, trace.';
 COMMENT ON COLUMN chain.undecoded_log.data IS 'The log''s data, cut to 131072 bytes.';
 COMMENT ON COLUMN chain.coverage.blocks IS 'The final blocks that are done.';
+COMMENT ON COLUMN chain.covered.blocks IS 'The blocks that are done, up to the tip.';
 COMMENT ON COLUMN chain.coverage.live_from IS 'The live lane has this filter''s rows above this block; null: not followed live.';
 COMMENT ON COLUMN chain.coverage.cohort IS '0: all accounts but those of a cohort above 0, which has rows of its own.';
 COMMENT ON COLUMN chain.reorg.old_tip_hash IS 'The tip that lost.';
@@ -1269,9 +1272,9 @@ GRANT USAGE ON SCHEMA chain, evidence, sessions, watch TO sessionwatch_writer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA chain TO sessionwatch_writer;
 GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA evidence, sessions TO sessionwatch_writer;
 GRANT UPDATE ON evidence.module_code TO sessionwatch_writer;
-GRANT DELETE ON evidence.unobserved TO sessionwatch_writer;
+GRANT UPDATE, DELETE ON evidence.unobserved TO sessionwatch_writer;
 REVOKE INSERT ON evidence.schema_version FROM sessionwatch_writer;
-REVOKE INSERT, UPDATE, DELETE ON chain.root_change FROM sessionwatch_writer;
+REVOKE INSERT, UPDATE, DELETE ON chain.root_change, chain.covered FROM sessionwatch_writer;
 GRANT SELECT ON ALL TABLES IN SCHEMA watch TO sessionwatch_writer;
 
 GRANT USAGE ON SCHEMA watch TO sessionwatch_reader;
@@ -1279,4 +1282,5 @@ GRANT SELECT ON ALL TABLES IN SCHEMA watch TO sessionwatch_reader;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA chain, evidence, sessions, watch FROM PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA chain, evidence TO sessionwatch_writer;
-GRANT EXECUTE ON FUNCTION evidence.hex(bytea), chain.is_covered(bigint, text, text, integer, bigint, bigint) TO sessionwatch_reader;
+-- A function inside a view runs with the rights of who asks; without this one no index on hex text would serve either.
+GRANT EXECUTE ON FUNCTION evidence.hex(bytea) TO sessionwatch_reader;

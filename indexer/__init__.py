@@ -70,6 +70,7 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     chain_row.py        the row of one chain: taking it over, locking it
     live.py             the live lane's transactions: extend, rewind, restart
     history.py          the history lane's: what is owed, and paying one range
+    watched.py          the watch list: who is watched, and adopting more
     rows.py             COPY into the tables, in key order
     sessions.py         the stored session sets: import, list, show
     sweep.py            the sweep's: what waits to be decided, and deciding it

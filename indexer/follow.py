@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import assert_never
 
 from indexer import metrics
@@ -41,7 +42,7 @@ from indexer.ingest import (
 )
 from indexer.log import get_logger
 from indexer.store import live, verdicts, watched
-from indexer.store.chain_row import Connection
+from indexer.store.chain_row import NEVER, Connection
 from indexer.store.pool import Database
 from indexer.store.rows import BlockRows
 
@@ -157,7 +158,11 @@ class Follower:
         rows = await self._gather(view, headers, account_passes(settings))
         changes: list[verdicts.VerdictChange] = []
         await live.activate_accounts(
-            self.database, view, headers, rows, self._decider(view, headers, rows, changes)
+            self.database,
+            view,
+            headers,
+            rows,
+            self._decider(view.chain.confirmed_at, headers, rows, changes),
         )
         self.listener.rows_committed(rows)
         self.listener.verdicts_changed(changes)
@@ -191,15 +196,21 @@ class Follower:
         passes = [p for p in all_passes(settings) if view.accounts_live or p.filter != ACCOUNTS]
         rows = await self._gather(view, step.headers, passes)
         changes: list[verdicts.VerdictChange] = []
-        extension = live.Extension(step.headers, step.finalized, head.latest, rows, view.asked_at)
+        assert view.tail is not None
+        tip = step.headers[-1] if step.headers else view.tail.tip
+        # Grace is settled by a head that was asked for after it, and only when that is reached.
+        reached = tip.hash == head.latest.hash
+        confirmed_at = view.asked_at if reached else view.chain.confirmed_at
+        extension = live.Extension(step.headers, step.finalized, head.latest, rows, confirmed_at)
         with metrics.COMMIT_SECONDS.labels(chain=settings.name).time():
             await live.apply_extension(
-                self.database, view, extension, self._decider(view, step.headers, rows, changes)
+                self.database,
+                view,
+                extension,
+                self._decider(confirmed_at, step.headers, rows, changes),
             )
         self.listener.rows_committed(rows)
         self.listener.verdicts_changed(changes)
-        assert view.tail is not None
-        tip = step.headers[-1] if step.headers else view.tail.tip
         self.listener.head_confirmed(head, tip, step.finalized.number)
         if step.headers:
             log.info(
@@ -214,7 +225,7 @@ class Follower:
 
     def _decider(
         self,
-        view: live.LiveView,
+        confirmed_at: datetime | None,
         headers: Sequence[BlockHeader],
         rows: BlockRows,
         changes: list[verdicts.VerdictChange],
@@ -232,7 +243,7 @@ class Follower:
             decided = await verdicts.decide_touched(
                 connection,
                 chain_id=settings.chain_id,
-                confirmed_at=view.asked_at,
+                confirmed_at=confirmed_at or NEVER,
                 settings=self.verdict_settings,
                 touched=[
                     (header.number, header.timestamp, frozenset(touched[header.number]))

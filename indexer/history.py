@@ -147,10 +147,10 @@ class Historian:
                 task.last,
                 self.contracts.log_requests(watch, with_accounts=with_accounts),
             )
-        except RangeTooLargeError:
+        except RangeTooLargeError as error:
             if task.first == task.last:
                 raise
-            self.size.narrow()
+            self.size.narrow(error)
             return None
         decoded = decode(answer.logs, watch, with_accounts=with_accounts)
         rows = BlockRows(decoded=decoded, hints=event_hints(decoded))

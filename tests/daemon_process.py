@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import asyncpg
+from indexer.store.chain_row import Connection
 
 PATIENCE_SECONDS = 60.0
 
@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 60.0
 async def until(
     test: Callable[[], Awaitable[bool]], what: str, seconds: float = PATIENCE_SECONDS
 ) -> None:
-    """Ask until it is true; the poll is short, the deadline is an error that says what was awaited."""
+    """Ask until it is true; a missed deadline is an error that says what was awaited."""
     end = asyncio.get_running_loop().time() + seconds
     while not await test():
         if asyncio.get_running_loop().time() > end:
@@ -109,16 +109,16 @@ async def running_daemon(
             await process.wait()
 
 
-async def indexed_block(connection: asyncpg.Connection[asyncpg.Record]) -> int:
+async def indexed_block(connection: Connection) -> int:
     """Return how far the live lane has committed; -1 before the first step."""
     found = await connection.fetchval("SELECT max(indexed_block) FROM watch.progress")
     return -1 if found is None else int(found)
 
 
 async def settled(
-    connection: asyncpg.Connection[asyncpg.Record], block: int, block_hash: bytes
+    connection: Connection, block: int, block_hash: bytes
 ) -> bool:
-    """Say whether this block is indexed under this hash, nothing waits to be decided, no debt is left."""
+    """Say whether this block is indexed, nothing waits to be decided, and no debt is left."""
     tip = await connection.fetchrow(
         "SELECT indexed_number, indexed_hash FROM chain.chain WHERE chain_id = 80001"
     )
@@ -135,11 +135,13 @@ async def settled(
 
 # What the law speaks of: everything but wall-clock columns, orphans, reorgs and counters.
 _COMPARED = {
-    "account": "SELECT * FROM watch.account",
+    # Not observed_block: slots that a reorg made the daemon read again are evidence, not a change.
+    "account": "SELECT chain_id, account, factory, created_block, implementation, "
+    "fallback_handler, tainted, modules, source, cohort FROM watch.account",
     "account_event": "SELECT * FROM watch.account_event",
     "user_operation": "SELECT * FROM watch.user_operation",
-    "session_root": "SELECT chain_id, manager, account, block_number, block_hash, block_time, root, "
-    "previous_root, transaction_hash, user_op_hash, evidence, attribution, matched_form, "
+    "session_root": "SELECT chain_id, manager, account, block_number, block_hash, block_time, "
+    "root, previous_root, transaction_hash, user_op_hash, evidence, attribution, matched_form, "
     "change_block_exact, is_final, is_current FROM watch.session_root",
     "session_root_transient": "SELECT * FROM watch.session_root_transient",
     "erc1155_transfer": "SELECT * FROM watch.erc1155_transfer",
@@ -151,7 +153,7 @@ _COMPARED = {
 }
 
 
-async def dump(connection: asyncpg.Connection[asyncpg.Record]) -> dict[str, list[Any]]:
+async def dump(connection: Connection) -> dict[str, list[Any]]:
     """Return every row the law compares, in an order of their own."""
     return {
         name: sorted(map(repr, map(tuple, await connection.fetch(query))))

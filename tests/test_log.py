@@ -41,6 +41,10 @@ class Terminal(io.StringIO):
         return True
 
 
+def fail(text: str) -> None:
+    raise ConnectionError(text)
+
+
 def written(stream: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
@@ -92,7 +96,7 @@ def test_tracebacks_and_libraries_are_scrubbed_too(*, json_lines: bool) -> None:
     configure_logging(json=json_lines, stream=stream, secrets=["hunter2hunter2"])
     url = "https://me:sesame@node.example:8545/v2/opensesame?key=opensesame"
     try:
-        raise ConnectionError(f"cannot reach {url} (hunter2hunter2)")
+        fail(f"cannot reach {url} (hunter2hunter2)")
     except ConnectionError as error:
         get_logger().exception("node_failed", error=error, cause=repr(error))
         logging.getLogger("aiohttp").exception("failed for %s", url)

@@ -222,7 +222,7 @@ async def test_a_reader_reads_every_view_and_nothing_else(empty_database_url: st
             "SET ROLE sessionwatch_writer",
             "SET ROLE sessionwatch_owner",
             "COPY (SELECT 1) TO PROGRAM 'true'",
-            "SELECT chain.covered(1, '', '', 0)",
+            "SELECT chain.is_covered(1, '', '', 0, 1, 1)",
         ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await reader.execute(statement)

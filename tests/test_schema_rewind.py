@@ -93,6 +93,7 @@ async def test_the_tip_falls_to_the_kept_block_and_the_reorg_is_told(
     await make_chain(connection, final=10, tip=20)
     await connection.execute(REWIND, CHAIN, 17, 19, hash32(9919))
     row = await connection.fetchrow("SELECT * FROM chain.chain")
+    assert row is not None
     assert (row["indexed_number"], row["indexed_hash"], row["indexed_time"]) == (
         17,
         hash32(17),
@@ -100,6 +101,7 @@ async def test_the_tip_falls_to_the_kept_block_and_the_reorg_is_told(
     )
     assert row["finalized_number"] == 10
     reorg = await connection.fetchrow("SELECT * FROM watch.reorg")
+    assert reorg is not None
     assert (reorg["common_ancestor"], reorg["depth"], reorg["reason"]) == (17, 3, "reorg")
     assert (reorg["old_tip"], reorg["new_tip"]) == (text(hash32(20)), text(hash32(9919)))
 
@@ -172,7 +174,7 @@ async def test_a_rewind_below_finality_needs_to_be_said(connection: Connection) 
 async def test_a_rewind_below_finality_unfolds_what_was_final(connection: Connection) -> None:
     """Balances equal the kept transfers, coverage ends at the kept block, the tail is gone."""
     await make_chain(connection, final=10, tip=12, finality_violation="at block 9")
-    moves = [
+    moves: list[tuple[int, int | bytes, int | bytes, int]] = [
         (5, ZERO20, 1, 100),
         (8, 1, 2, 30),
         (9, 2, 1, 5),
@@ -213,6 +215,7 @@ async def test_a_rewind_below_finality_unfolds_what_was_final(connection: Connec
         "SELECT finalized_number, finalized_hash, indexed_number, indexed_hash, finality_violation"
         " FROM chain.chain"
     )
+    assert row is not None
     assert set(row.values()) == {None}
     assert await connection.fetchval("SELECT reason FROM watch.reorg") == "operator"
 

@@ -305,6 +305,7 @@ async def test_progress_and_the_rest_show_what_they_say(connection: Connection) 
     assert await rows(connection, query) == [("mumbai", 22, 20, 10, 2, 4)]
     await insert(connection, "chain.undecoded_log", topics=[hash32(3), hash32(1), hash32(2)])
     found = await connection.fetchrow("SELECT topics, data FROM watch.undecoded_log")
+    assert found is not None
     assert tuple(found) == ([text(hash32(n)) for n in (3, 1, 2)], "0x00ff")
     await insert(connection, "evidence.unobserved", first_block=3, last_block=5)
     assert await rows(connection, "SELECT first_block, last_block FROM watch.unobserved") == [

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from indexer.core.types import BlockHeader, ChainHead
+from indexer.core.types import BlockHeader, ChainHead, Hash32
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +100,14 @@ def plan_step(
     `canonical` holds the node's headers by number: at least the tip's (where the node has it)
     and those that follow it, up to `max_blocks`; after NeedTail every height of the tail.
     """
-    contradicted = [
-        ours
-        for ours in tail.headers
-        if (theirs := canonical.get(ours.number)) is not None and theirs.hash != ours.hash
-    ]
-    if contradicted:
+    if any(header.hash != _hash_at(canonical, header) for header in tail.headers):
         return _plan_rewind(tail, canonical)
 
     tip = tail.tip
     if head.latest.number < tip.number:
         ours = tail.get(head.latest.number)
         if ours is not None and ours.hash != head.latest.hash:
-            return _plan_rewind(tail, canonical)
+            return NeedTail()
         return Wait("the node is behind the indexed block", confirmed=False)
     if tip.number not in canonical:
         return Wait("the node does not have the indexed block", confirmed=False)
@@ -134,22 +129,39 @@ def plan_step(
         headers.append(header)
         parent = header
 
-    final_number = min(max(head.finalized.number, tail.finalized.number), parent.number)
-    finalized = tail.get(final_number) or headers[final_number - tip.number - 1]
-    if final_number == head.finalized.number and finalized.hash != head.finalized.hash:
-        return Inconsistent("the finalized block is of another branch than the headers")
+    finalized = tail.finalized
+    # The marker moves only to a block whose hash the node's finality named; one beyond what
+    # could be linked says nothing about ours.
+    if finalized.number < head.finalized.number <= parent.number:
+        finalized = (
+            tail.get(head.finalized.number) or headers[head.finalized.number - tip.number - 1]
+        )
+        if finalized.hash != head.finalized.hash:
+            return Inconsistent("the finalized block is of another branch than the headers")
     if headers or finalized.number > tail.finalized.number:
         return Extend(tuple(headers), finalized)
     return Wait("no new block", confirmed=head.latest.hash == tip.hash)
 
 
+def _hash_at(canonical: Mapping[int, BlockHeader], ours: BlockHeader) -> Hash32:
+    """Return the node's hash at this height, or ours where the node did not say."""
+    return canonical.get(ours.number, ours).hash
+
+
 def _plan_rewind(tail: Tail, canonical: Mapping[int, BlockHeader]) -> Step:
+    known = [ours for ours in tail.headers if ours.number in canonical]
+    agreed = [ours.number for ours in known if _hash_at(canonical, ours) == ours.hash]
+    differing = [ours.number for ours in known if _hash_at(canonical, ours) != ours.hash]
+    if agreed and agreed[-1] > differing[0]:
+        # A block of ours stands on all that are ours below it.
+        return Inconsistent(f"it has our block {agreed[-1]}, but another {differing[0]}")
     keep = common_ancestor(tail.headers, canonical)
     if keep is not None:
+        if canonical[keep.number + 1].parent_hash != keep.hash:
+            return Inconsistent(f"header {keep.number + 1} does not link to header {keep.number}")
         return Rewind(keep)
-    theirs = canonical.get(tail.finalized.number)
-    if theirs is not None and theirs.hash != tail.finalized.hash:
-        return Violation(tail.finalized.number, tail.finalized, theirs)
+    if differing[0] == tail.finalized.number:
+        return Violation(differing[0], tail.finalized, canonical[differing[0]])
     return NeedTail()
 
 
@@ -161,8 +173,7 @@ def common_ancestor(
     None if the node's header at that height is not among `canonical`: then nothing is proved.
     """
     for parent, child in zip(reversed(stored[:-1]), reversed(stored[1:]), strict=True):
-        ours, theirs = canonical.get(parent.number), canonical.get(child.number)
-        agreed = ours is not None and ours.hash == parent.hash
-        if agreed and theirs is not None and theirs.hash != child.hash:
+        agreed = parent.number in canonical and _hash_at(canonical, parent) == parent.hash
+        if agreed and _hash_at(canonical, child) != child.hash:
             return parent
     return None

@@ -161,9 +161,7 @@ class _Case:
         states = self.inputs.account_states
         if states and states[-1].tainted:
             began = _began(states, lambda state: state.tainted)
-            return _Flag(
-                "tainted_account", later(stored, began), rests_on_block=began.block_number
-            )
+            return _Flag("tainted_account", later(stored, began), rests_on_block=began.block_number)
         if self.inputs.rotated_by_session_key:
             return _Flag("rotated_by_session_key", later(stored, self.standing.changed()))
         # Before the first root the manager is rightly not enabled: one operation does both.

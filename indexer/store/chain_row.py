@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 import asyncpg
@@ -18,6 +18,9 @@ from indexer.errors import FatalError, FencedError
 from indexer.store.pool import translated
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+NEVER = datetime.fromtimestamp(0, UTC)
+"""Stands for the time of a head that was never asked for."""
 
 LockMode = Literal["live", "history", "exclusive"]
 

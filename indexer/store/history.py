@@ -61,6 +61,7 @@ _COVER = """
 UPDATE chain.coverage SET blocks = blocks + int8multirange(int8range($5, $6 + 1))
  WHERE chain_id = $1 AND pass = $2 AND filter = $3 AND cohort = $4"""
 
+
 async def apply_range(
     database: Database,
     chain_id: int,

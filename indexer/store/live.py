@@ -166,13 +166,16 @@ async def _insert_tail(
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """One live step: blocks to append, their rows, and how far finality has come."""
+    """One live step: blocks to append, their rows, and how far finality has come.
+
+    `confirmed_at` is the database's time before a head was asked for that is now reached.
+    """
 
     headers: tuple[BlockHeader, ...]
     finalized: BlockHeader
     latest: BlockHeader
     rows: BlockRows
-    asked_at: datetime
+    confirmed_at: datetime | None
 
 
 _NEW_ACCOUNTS = """
@@ -221,7 +224,7 @@ async def apply_extension(
             tip.timestamp if tip else chain.indexed_time,
             extension.latest.number,
             extension.latest.timestamp,
-            extension.asked_at,
+            extension.confirmed_at,
         )
         await decide(connection)
         if extension.rows.roots:

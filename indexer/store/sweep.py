@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from indexer.core.roots import AccountObservation, RootObservation
 from indexer.core.settings import ChainSettings
@@ -12,14 +12,12 @@ from indexer.core.types import Address, BlockHeader, Hash32
 from indexer.core.verdict_values import Settings as VerdictSettings
 from indexer.errors import StaleStepError
 from indexer.store import verdicts
-from indexer.store.chain_row import lock_chain, read_chain
+from indexer.store.chain_row import NEVER, lock_chain, read_chain
 from indexer.store.pool import Database
 from indexer.store.rows import write_blocks, write_observations
 from indexer.store.watched import adopt_accounts
 
 Key = tuple[Address, Address]
-
-_BEFORE_ANY_STEP = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +153,7 @@ async def apply_work(
         return await verdicts.decide_touched(
             connection,
             chain_id=chain_id,
-            confirmed_at=work.confirmed_at or chain.confirmed_at or _BEFORE_ANY_STEP,
+            confirmed_at=work.confirmed_at or chain.confirmed_at or NEVER,
             settings=settings,
             touched=[(work.tip.number, work.tip.timestamp, work.keys)],
             taken=work.queued,

@@ -16,17 +16,17 @@ NARROW: list[tuple[str, int, int | None]] = [
     ),
     (
         (
-            "Log response size exceeded. You can make eth_getLogs requests with up to a 2K block range"
-            " and no limit on the response size. Based on your parameters and the response size limit,"
-            " this block range should work: [0x100, 0x1ff]"
+            "Log response size exceeded. You can make eth_getLogs requests with up to a 2K"
+            " block range and no limit on the response size. Based on your parameters and the"
+            " response size limit, this block range should work: [0x100, 0x1ff]"
         ),
         -32602,
         256,
     ),
     (
         (
-            "Under the Free tier plan, you can make eth_getLogs requests with up to a 10 block range."
-            " Based on your parameters, this block range should work: [0x0, 0x9]."
+            "Under the Free tier plan, you can make eth_getLogs requests with up to a 10 block"
+            " range. Based on your parameters, this block range should work: [0x0, 0x9]."
         ),
         -32600,
         10,

@@ -441,16 +441,27 @@ async def test_open_verdicts_are_counted_alike(database, filling):
     await filling.root(100, A.root)
     others = [(MANAGER, Address(bytes([n]) * 20)) for n in range(5)]
     for key in others:
-        await filling.root(100, ZERO_HASH, key=key)
+        await filling.root(100, B.root, key=key)
     await step(database, 100, keys=[KEY, *others])
     await filling.root(101, ZERO_HASH)
     await step(database, 101)
     counts = await count_open(database, CHAIN_ID)
-    async with database.connection() as c: print(await c.fetch("select account, verdict, closed_block from chain.verdict"))
     assert [(c.verdict, c.cause, c.severity, c.count) for c in counts] == [
         ("drifted", "cleared_on_chain", "warning", 1),
-        ("empty", None, "info", 5),
+        ("unmanaged", None, "info", 5),
     ]
+
+
+async def test_only_an_account_that_had_something_gets_an_empty_row(database, filling):
+    """Accounts without sessions are many and get no row; one whose root is cleared gets one."""
+    await filling.root(100, ZERO_HASH)
+    assert await step(database, 100) == []
+    assert await rows(database) == []
+    await filling.root(101, B.root)
+    await step(database, 101)
+    await filling.root(102, ZERO_HASH)
+    await step(database, 102)
+    assert [row[0] for row in await rows(database)] == ["unmanaged", "empty"]
 
 
 async def test_thousands_of_keys_are_decided_in_chunks(database, filling):
