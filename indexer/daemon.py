@@ -9,8 +9,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import uvloop
 
@@ -43,7 +42,7 @@ from indexer.store.pool import Database
 from indexer.sweep import Sweeper
 from indexer.telemetry import Telemetry
 from indexer.web.health import ChainHealth, Health
-from indexer.web.server import serve
+from indexer.web.server import program_version, serve
 
 log = get_logger()
 T = TypeVar("T")
@@ -107,33 +106,39 @@ def _first(group: BaseExceptionGroup[SessionwatchError]) -> SessionwatchError:
 
 
 async def _serve_and_follow(settings: Settings, health: Health, *, once: bool) -> None:
-    metrics.set_build_info(version("sessionwatch"))
+    metrics.set_build_info(program_version())
     async with contextlib.AsyncExitStack() as stack:
         url = await stack.enter_async_context(database_url(settings))
-        chains = len(settings.chains)
-        open_database = Database.open(url, max_size=3 + 4 * chains)
-        database = await stack.enter_async_context(_opened(open_database, url, chains, once=once))
+        connections = 3 + 4 * len(settings.chains)
+        database = await stack.enter_async_context(
+            Database.open(url, schema_check=False, max_size=connections)
+        )
         async with asyncio.TaskGroup() as group:
             web = None
             if not once:
-                web = group.create_task(
-                    serve(
-                        settings.http.host,
-                        settings.http.port,
-                        health=health,
-                        database=database,
-                        now=time.monotonic,
-                        on_listening=lambda port: log.info(
-                            "http_listening", host=settings.http.host, port=port
-                        ),
-                    ),
-                    name="web",
-                )
-            for chain in settings.chains:
-                health.chains[chain.name] = ChainHealth()
-                lane = _Chain(chain, database, url, health, once)
-                group.create_task(lane.run(), name=chain.name)
-            del web
+                # Before the database: /readyz has to say that it is away.
+                web = group.create_task(_web(settings, health, database), name="web")
+            try:
+                await _wait_for(database.check_schema, "database", health, once=once)
+                async with asyncio.TaskGroup() as chains:
+                    for chain in settings.chains:
+                        health.chains[chain.name] = ChainHealth()
+                        lane = _Chain(chain, database, url, health, once)
+                        chains.create_task(lane.run(), name=chain.name)
+            finally:
+                if web is not None:
+                    web.cancel()
+
+
+async def _web(settings: Settings, health: Health, database: Database) -> None:
+    await serve(
+        settings.http.host,
+        settings.http.port,
+        health=health,
+        database=database,
+        now=time.monotonic,
+        on_listening=lambda port: log.info("http_listening", host=settings.http.host, port=port),
+    )
 
 
 @contextlib.asynccontextmanager
@@ -145,37 +150,21 @@ async def database_url(settings: Settings) -> AsyncIterator[str]:
     from indexer.store.embedded import EmbeddedPostgres  # noqa: PLC0415 - an optional extra
 
     async with EmbeddedPostgres(settings.database.data_dir) as server:
-        url = await server.start()
         # Nobody else can have prepared this database.
-        await schema.apply(url)
-        yield url
+        await schema.apply(server.url)
+        yield server.url
 
 
-@contextlib.asynccontextmanager
-async def _opened(first_try: Any, url: str, chains: int, *, once: bool) -> AsyncIterator[Database]:
-    """Open the pool, waiting for a database that is away."""
-    opened: list[Any] = [first_try]
-
-    async def enter() -> Database:
-        manager = opened.pop() if opened else Database.open(url, max_size=3 + 4 * chains)
-        database: Database = await manager.__aenter__()
-        opened.append(manager)
-        return database
-
-    database = await _wait_for(enter, "database", once=once)
-    try:
-        yield database
-    finally:
-        await opened.pop().__aexit__(None, None, None)
-
-
-async def _wait_for(work: Callable[[], Awaitable[T]], what: str, *, once: bool) -> T:
+async def _wait_for(
+    work: Callable[[], Awaitable[T]], what: str, health: Health, *, once: bool
+) -> T:
     """Repeat until it works, saying so once; `once` gives up after GIVE_UP_SECONDS."""
     began, said = time.monotonic(), False
     while True:
         try:
             result = await work()
         except (DatabaseUnavailableError, NodeError) as error:
+            health.database_lost = isinstance(error, DatabaseUnavailableError)
             if once and time.monotonic() - began > GIVE_UP_SECONDS:
                 raise
             if not said:
@@ -183,6 +172,7 @@ async def _wait_for(work: Callable[[], Awaitable[T]], what: str, *, once: bool) 
                 said = True
             await asyncio.sleep(0.5)
         else:
+            health.database_lost = False
             if said:
                 log.info("wait_ended", what=what, after_seconds=round(time.monotonic() - began, 1))
             return result
@@ -201,7 +191,7 @@ class _Chain:
     async def run(self) -> None:
         settings = self.settings
         async with Node(settings) as node:
-            await _wait_for(node.verify_chain, "node", once=self.once)
+            await _wait_for(node.verify_chain, "node", self.health, once=self.once)
             contracts = Contracts(settings, await self._event_managers(node))
             start_block = await self._start_block(node)
             async with chain_row.leadership(self.url, settings.chain_id, LOCK_WAIT_SECONDS):
@@ -245,7 +235,7 @@ class _Chain:
                     await chain_row.set_start_block(connection, settings.chain_id, start_block)
                 return epoch
 
-        return await _wait_for(take_over, "database", once=self.once)
+        return await _wait_for(take_over, "database", self.health, once=self.once)
 
     async def _event_managers(self, node: Node) -> frozenset[Address]:
         """Return the managers that log their changes; say which have no code."""
@@ -254,6 +244,7 @@ class _Chain:
             code = await _wait_for(
                 lambda manager=manager: read_code(node, manager),  # type: ignore[misc]
                 "node",
+                self.health,
                 once=self.once,
             )
             kind = manager_kind(code)
@@ -279,7 +270,7 @@ class _Chain:
                 row = await chain_row.read_chain(connection, settings.chain_id)
                 return row.start_block if row is not None else None
 
-        known = await _wait_for(stored, "database", once=self.once)
+        known = await _wait_for(stored, "database", self.health, once=self.once)
         if known is not None:
             return known
 
@@ -294,7 +285,7 @@ class _Chain:
 
         remedy = f"set chains.{settings.name}.start_block to a block before the first account"
         try:
-            block = await _wait_for(found, "node", once=self.once)
+            block = await _wait_for(found, "node", self.health, once=self.once)
         except StatePrunedError as error:
             raise FatalError(
                 f"the node has no archive state, so the first block of interest on "

@@ -38,6 +38,14 @@ class Daemon:
         """Return everything it has logged."""
         return self.log_file.read_text()
 
+    async def following(self) -> None:
+        """Wait until it has taken its chain over."""
+
+        async def taken_over() -> bool:
+            return "chain_taken_over" in self.log()
+
+        await until(taken_over, "the daemon to take its chain over")
+
     async def stop(self, number: int = signal.SIGTERM, seconds: float = 15.0) -> int:
         """Send a signal and return the exit code."""
         if self.process.returncode is None:
@@ -115,9 +123,7 @@ async def indexed_block(connection: Connection) -> int:
     return -1 if found is None else int(found)
 
 
-async def settled(
-    connection: Connection, block: int, block_hash: bytes
-) -> bool:
+async def settled(connection: Connection, block: int, block_hash: bytes) -> bool:
     """Say whether this block is indexed, nothing waits to be decided, and no debt is left."""
     tip = await connection.fetchrow(
         "SELECT indexed_number, indexed_hash FROM chain.chain WHERE chain_id = 80001"

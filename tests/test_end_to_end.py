@@ -199,7 +199,8 @@ async def test_twenty_kills_lose_nothing(
     for step in steps:
         await step.run()
     number, block_hash = await tip_of(devnet)
-    async with running_daemon(tmp_path, config) as daemon:
+    async with running_daemon(tmp_path, config, name="last") as daemon:
+        await daemon.following()
         await until(lambda: settled(connection, number, block_hash), "the run to be indexed")
         assert await stored_changes(connection) == await true_changes(devnet, stage, number)
         found = await dump(connection)

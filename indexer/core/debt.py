@@ -78,36 +78,46 @@ def next_task(
 ) -> Task | None:
     """Return the next range to pay, or None if there is no debt that can be paid now.
 
-    What has begun is finished first (roots, bodies, then more logs); accounts with a cohort of
-    their own come before everything. Logs of accounts wait for discovery, bodies for logs,
-    roots for bodies. `blocked` are passes whose state the node refused a moment ago.
+    Accounts with a cohort of their own come first, then discovery, which the live lane waits
+    for; then all other accounts, together with tokens. What has begun is finished before more
+    is begun: roots, bodies, then more logs. Logs of accounts wait for discovery, bodies for
+    logs, roots for bodies. `blocked` are passes whose state the node refused a moment ago.
     """
-    logs, bodies, roots = account[0], account[1], account[2:]
-    discovered = _discovered(ledger, factory)
-    for cohort in [*sorted(ledger.adopted), 0]:
-        for pass_ in [*roots, bodies]:
-            before = bodies if pass_ in roots else logs
-            ready = intersect(
-                ledger.missing(pass_, cohort), ledger.covered.get((before, cohort), ())
-            )
-            if ready and (pass_, cohort) not in blocked:
-                first, last = ready[0]
-                kind: Literal["roots", "bodies"] = "roots" if pass_ in roots else "bodies"
-                return Task(kind, (pass_,), cohort, first, min(last, first + max_blocks - 1))
-        if cohort:
-            owed = {logs: ledger.missing(logs, cohort)}
-        else:
-            owed = {logs: intersect(ledger.missing(logs, 0), discovered)}
-            owed |= {p: ledger.missing(p, 0) for p in erc1155}
-        together = _together(owed, max_blocks)
-        if together is not None:
-            passes, first, last = together
-            return Task("logs", passes, cohort, first, last)
+    for cohort in sorted(ledger.adopted):
+        owed = {account[0]: ledger.missing(account[0], cohort)}
+        task = _account_task(ledger, account, cohort, owed, max_blocks, blocked)
+        if task is not None:
+            return task
     together = _together({p: ledger.missing(p, 0) for p in factory}, max_blocks)
     if together is not None:
         passes, first, last = together
         return Task("factory", passes, 0, first, last)
-    return None
+    owed = {p: ledger.missing(p, 0) for p in (account[0], *erc1155)}
+    return _account_task(ledger, account, 0, owed, max_blocks, blocked)
+
+
+def _account_task(
+    ledger: Ledger,
+    account: Sequence[Pass],
+    cohort: int,
+    owed: Mapping[Pass, Sequence[Span]],
+    max_blocks: int,
+    blocked: frozenset[tuple[Pass, int]],
+) -> Task | None:
+    """Return the next task of one cohort; `owed` is what its filters of logs miss."""
+    logs, bodies, roots = account[0], account[1], account[2:]
+    for pass_ in [*roots, bodies]:
+        before = bodies if pass_ in roots else logs
+        ready = intersect(ledger.missing(pass_, cohort), ledger.covered.get((before, cohort), ()))
+        if ready and (pass_, cohort) not in blocked:
+            first, last = ready[0]
+            kind: Literal["roots", "bodies"] = "roots" if pass_ in roots else "bodies"
+            return Task(kind, (pass_,), cohort, first, min(last, first + max_blocks - 1))
+    together = _together(owed, max_blocks)
+    if together is None:
+        return None
+    passes, first, last = together
+    return Task("logs", passes, cohort, first, last)
 
 
 def missing_blocks(ledger: Ledger, passes: Iterable[Pass]) -> int:
@@ -118,16 +128,6 @@ def missing_blocks(ledger: Ledger, passes: Iterable[Pass]) -> int:
         for cohort in cohorts:
             owed += sum(last - first + 1 for first, last in ledger.missing(pass_, cohort))
     return owed
-
-
-def _discovered(ledger: Ledger, factory: Sequence[Pass]) -> list[Span]:
-    """Return the blocks up to which every account is known, as at most one stretch."""
-    first, last = ledger.target(0)
-    for pass_ in factory:
-        missing = ledger.missing(pass_, 0)
-        if missing:
-            last = min(last, missing[0][0] - 1)
-    return [(first, last)] if first <= last else []
 
 
 def _together(

@@ -224,7 +224,7 @@ def attribute(
 ) -> RootAttribution:
     """Name who is responsible for the root at the end of a block.
 
-    `triggers` and `hints` are those of this account in this block, in log order. One
+    `triggers` and `hints` are those of this account in this block, in any order. One
     transaction: that one. Several: the last that named the root which state shows, else
     ambiguous. The owner of a root is the caller of the manager, never tx.from or the sender
     of somebody else's operation.
@@ -242,7 +242,7 @@ def attribute(
     transaction_hash: Hash32 | None = None
     user_op_hash: Hash32 | None = None
     if naming:
-        last = naming[-1]
+        last = max(naming, key=lambda hint: (hint.log_index, hint.hint_index))
         evidence, transaction_hash = last.evidence, last.transaction_hash
         user_op_hash = last.user_op_hash or _only_operation(triggers, transaction_hash)
         attribution = "user_operation" if user_op_hash else "transaction"

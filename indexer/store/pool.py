@@ -57,13 +57,13 @@ class Database:
         *,
         schema_check: bool = True,
         role: str | None = WRITER_ROLE,
-        min_size: int = 1,
         max_size: int = 6,
     ) -> AsyncIterator[Self]:
-        """Connect, check the schema's version, act as `role` where the login may.
+        """Make the pool, check the schema's version, act as `role` where the login may.
 
         A login that is not a member of `role` keeps its own rights. Raises
-        DatabaseUnavailableError, SchemaVersionError, or FatalError when the server refuses.
+        DatabaseUnavailableError, SchemaVersionError, or FatalError when the server refuses;
+        without `schema_check` nothing connects yet, so nothing of that is raised.
         """
 
         async def setup(connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -73,7 +73,8 @@ class Database:
         with translated():
             pool = await asyncpg.create_pool(
                 url,
-                min_size=min_size,
+                # Connects when asked first; a floor kept in the background would log tracebacks.
+                min_size=0,
                 max_size=max_size,
                 init=setup,
                 # RESET ALL would drop the role; a connection never leaves a transaction open
@@ -85,13 +86,17 @@ class Database:
         try:
             database = cls(pool)
             if schema_check:
-                from indexer.store.schema import check_version  # noqa: PLC0415 - it imports us
-
-                async with database.connection() as connection:
-                    await check_version(connection)
+                await database.check_schema()
             yield database
         finally:
             pool.terminate()
+
+    async def check_schema(self) -> None:
+        """Connect, and refuse a schema that is missing or of another version."""
+        from indexer.store.schema import check_version  # noqa: PLC0415 - it imports us
+
+        async with self.connection() as connection:
+            await check_version(connection)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
@@ -111,8 +116,11 @@ class Database:
 # `role` is one of our own constants, never input. The setting lasts until the connection closes.
 _SET_ROLE = """
 DO $body$ BEGIN
-    IF current_user <> 'ROLE_NAME' AND pg_has_role(session_user, 'ROLE_NAME', 'MEMBER') THEN
-        EXECUTE 'SET ROLE ROLE_NAME';
+    -- Nested, because SQL's AND has no order: before the schema is applied there is no such role.
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'ROLE_NAME') THEN
+        IF current_user <> 'ROLE_NAME' AND pg_has_role(session_user, 'ROLE_NAME', 'MEMBER') THEN
+            EXECUTE 'SET ROLE ROLE_NAME';
+        END IF;
     END IF;
 END $body$
 """

@@ -15,6 +15,7 @@ class ShownVerdict:
     cause: str | None
     severity: str
     explanation: str
+    on_chain_root: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ async def verdict_of(database: Database, manager: str, account: str) -> ShownVer
     """Return the open verdict of an account (0x text), or None if there is none yet."""
     async with database.connection() as connection:
         row = await connection.fetchrow(
-            "SELECT verdict, cause, severity, explanation FROM watch.verdict "
+            "SELECT verdict, cause, severity, explanation, on_chain_root FROM watch.verdict "
             "WHERE account = $1 AND manager = $2",
             account,
             manager,
