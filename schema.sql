@@ -862,12 +862,9 @@ SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) A
        ORDER BY o.block_number DESC LIMIT 1) AS latest ON true;
 
 CREATE VIEW watch.verdict AS
-SELECT v.chain_id, evidence.hex(v.manager) AS manager, evidence.hex(v.account) AS account, v.verdict, v.cause, v.warnings, v.severity,
-       v.since_block::bigint AS since_block, v.since_time, v.explanation,
-       CASE WHEN v.observed_block <= c.finalized_number
-            THEN coalesce(coalesce(a.block_number, c.start_block) > c.finalized_number
-                     OR int8range(least(coalesce(a.block_number, c.start_block), c.finalized_number), c.finalized_number + 1) <@ d.blocks, false)
-            ELSE false END AS is_final,
+SELECT v.chain_id, evidence.hex(v.manager) AS manager, evidence.hex(v.account) AS account, v.verdict, v.cause,
+       v.warnings || CASE WHEN f.is_final THEN '{}'::text[] ELSE '{not_final}'::text[] END AS warnings, v.severity,
+       v.since_block::bigint AS since_block, v.since_time, v.explanation, f.is_final,
        evidence.hex(v.on_chain_root) AS on_chain_root, evidence.hex(v.expected_root) AS expected_root, v.on_chain_set_id, v.expected_set_id,
        v.observed_block::bigint AS observed_block, v.block_number::bigint AS decided_block, v.verdict_id
   FROM chain.verdict AS v
@@ -875,6 +872,11 @@ SELECT v.chain_id, evidence.hex(v.manager) AS manager, evidence.hex(v.account) A
   LEFT JOIN chain.account AS a ON a.chain_id = v.chain_id AND a.account = v.account
   LEFT JOIN chain.covered AS d
     ON d.chain_id = v.chain_id AND d.pass = 'roots/' || evidence.hex(v.manager) AND d.filter = 'accounts' AND d.cohort = coalesce(a.cohort_id, 0)
+ CROSS JOIN LATERAL (
+      SELECT CASE WHEN v.observed_block <= c.finalized_number
+                  THEN coalesce(coalesce(a.block_number, c.start_block) > c.finalized_number
+                           OR int8range(least(coalesce(a.block_number, c.start_block), c.finalized_number), c.finalized_number + 1) <@ d.blocks, false)
+                  ELSE false END AS is_final) AS f
  WHERE v.closed_block IS NULL;
 
 CREATE VIEW watch.drift AS
