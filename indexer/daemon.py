@@ -35,9 +35,9 @@ from indexer.errors import (
 )
 from indexer.follow import Follower
 from indexer.history import Historian
-from indexer.ingest import Contracts
+from indexer.ingest import Contracts, keep_stepping
 from indexer.log import get_logger
-from indexer.store import chain_row, schema, sweep, verdicts
+from indexer.store import chain_row, schema, sessions, sweep, verdicts
 from indexer.store.pool import Database
 from indexer.sweep import Sweeper
 from indexer.telemetry import Telemetry
@@ -52,6 +52,7 @@ STOP_SECONDS = 8.0
 GIVE_UP_SECONDS = 60.0
 """How long `run --once` waits for a node or a database that is away."""
 LOCK_WAIT_SECONDS = 10.0
+COUNT_SESSIONS_SECONDS = 30.0
 
 
 def run(settings: Settings, *, once: bool) -> int:
@@ -223,6 +224,23 @@ class _Chain:
                     group.create_task(follower.run(), name=f"{settings.name}/live")
                     group.create_task(historian.run(), name=f"{settings.name}/history")
                     group.create_task(sweeper.run(), name=f"{settings.name}/sweep")
+                    group.create_task(
+                        self._count_sessions(listener), name=f"{settings.name}/sessions"
+                    )
+
+    async def _count_sessions(self, listener: Telemetry) -> None:
+        """Keep the gauge of sessions; block time moves it, so it is counted, but not per scrape."""
+
+        async def step() -> bool:
+            listener.sessions_counted(
+                await sessions.count_sessions(self.database, self.settings.chain_id)
+            )
+            return False
+
+        async def rest() -> None:
+            await asyncio.sleep(COUNT_SESSIONS_SECONDS)
+
+        await keep_stepping("sessions", step, rest, listener)
 
     async def _take_over(self, start_block: int | None) -> int:
         settings = self.settings

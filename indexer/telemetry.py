@@ -42,6 +42,10 @@ class Telemetry:
             lag_seconds=lag_seconds,
         )
         metrics.FINALITY_VIOLATION.labels(self.settings.name).set(0)
+        if 0 <= self.indexed_number < tip.number:
+            metrics.DISCOVERY_LATENCY_SECONDS.labels(self.settings.name).observe(
+                max(time.time() - tip.timestamp, 0.0)
+            )
         self.indexed_number = tip.number
         self._health.database_lost = False
         self._chain.finality_violation = None
@@ -115,6 +119,11 @@ class Telemetry:
         metrics.ACCOUNTS.labels(name, verdict).inc(step)
         if cause is not None:
             metrics.DRIFTED_ACCOUNTS.labels(name, cause, severity).inc(step)
+
+    def sessions_counted(self, counts: Mapping[str, int]) -> None:
+        """Show the sessions of the stored sets by state."""
+        for state, count in counts.items():
+            metrics.SESSIONS.labels(self.settings.name, state).set(count)
 
     def violation_found(self, text: str) -> None:
         """Turn /readyz red until a step confirms that both sides agree."""

@@ -259,3 +259,15 @@ async def show_set(database: Database, set_id: int) -> tuple[SetRow, list[Sessio
             return None
         sessions = await connection.fetch(_SHOW_SESSIONS, set_id)
     return SetRow(**dict(row)), [SessionRow(**dict(session)) for session in sessions]
+
+
+SESSION_STATES = ("active", "expired", "not_yet_valid", "not_on_chain")
+
+_COUNT_SESSIONS = "SELECT state, count(*) FROM watch.session WHERE chain_id = $1 GROUP BY state"
+
+
+async def count_sessions(database: Database, chain_id: int) -> dict[str, int]:
+    """Count the sessions of all stored sets by state; every state is there, also with zero."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(_COUNT_SESSIONS, chain_id)
+    return dict.fromkeys(SESSION_STATES, 0) | {row[0]: row[1] for row in rows}
