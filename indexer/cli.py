@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -74,6 +75,8 @@ def run(context: click.Context, once: bool) -> None:
       sessionwatch run
       sessionwatch run --once && psql -c 'SELECT * FROM watch.drift'
     """  # noqa: D301
+    # Until the daemon's own loop listens, a stop is simply the end: nothing has begun.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
     settings = read_settings(context)
     from indexer.daemon import run as run_daemon  # noqa: PLC0415
 

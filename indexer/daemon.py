@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -28,9 +28,12 @@ from indexer.errors import (
     EXIT_STUCK,
     DatabaseUnavailableError,
     FatalError,
+    FencedError,
+    NodeAnswerError,
     NodeError,
     RetryableError,
     SessionwatchError,
+    StaleStepError,
     StatePrunedError,
 )
 from indexer.follow import Follower
@@ -47,11 +50,15 @@ from indexer.web.server import program_version, serve
 log = get_logger()
 T = TypeVar("T")
 
+ABORT_SECONDS = 3.0
+"""A stop that takes longer cuts the connections to the database."""
 STOP_SECONDS = 8.0
 """A stop that takes longer ends the process with exit code 70; systemd allows more."""
 GIVE_UP_SECONDS = 60.0
 """How long `run --once` waits for a node or a database that is away."""
 LOCK_WAIT_SECONDS = 10.0
+LOOK_AGAIN_SECONDS = 60.0
+"""How often a manager without code is looked at again."""
 COUNT_SESSIONS_SECONDS = 30.0
 
 
@@ -61,7 +68,10 @@ def run(settings: Settings, *, once: bool) -> int:
     `once`: pay all debt up to the head seen at start, then return 0.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_supervised(settings, once=once))
+        code = runner.run(_supervised(settings, once=once))
+        # The loop is about to give the signal back: a second one must not change the answer.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return code
 
 
 async def _supervised(settings: Settings, *, once: bool) -> int:
@@ -70,13 +80,17 @@ async def _supervised(settings: Settings, *, once: bool) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     health = Health(time.monotonic())
+    databases: list[Database] = []
     try:
         async with asyncio.TaskGroup() as group:
-            work = group.create_task(_serve_and_follow(settings, health, once=once), name="work")
+            work = group.create_task(
+                _serve_and_follow(settings, health, databases, once=once), name="work"
+            )
             waiting = group.create_task(stop.wait(), name="stop")
             await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
             health.stopping = True
             # Cancel anywhere is safe (a step is one transaction), but must not take for ever.
+            loop.call_later(ABORT_SECONDS, _abort, databases)
             loop.call_later(STOP_SECONDS, _give_up_stopping)
             work.cancel()
             waiting.cancel()
@@ -84,6 +98,11 @@ async def _supervised(settings: Settings, *, once: bool) -> int:
         raise _first(group_error) from None
     log.info("daemon_stopped", signalled=stop.is_set())
     return EXIT_STOPPED
+
+
+def _abort(databases: Sequence[Database]) -> None:
+    for database in databases:
+        database.abort()
 
 
 def _give_up_stopping() -> None:
@@ -106,7 +125,9 @@ def _first(group: BaseExceptionGroup[SessionwatchError]) -> SessionwatchError:
     return next((e for e in leaves if isinstance(e, FatalError)), leaves[0])
 
 
-async def _serve_and_follow(settings: Settings, health: Health, *, once: bool) -> None:
+async def _serve_and_follow(
+    settings: Settings, health: Health, databases: list[Database], *, once: bool
+) -> None:
     metrics.set_build_info(program_version())
     async with contextlib.AsyncExitStack() as stack:
         url = await stack.enter_async_context(database_url(settings))
@@ -114,6 +135,7 @@ async def _serve_and_follow(settings: Settings, health: Health, *, once: bool) -
         database = await stack.enter_async_context(
             Database.open(url, schema_check=False, max_size=connections)
         )
+        databases.append(database)
         async with asyncio.TaskGroup() as group:
             web = None
             if not once:
@@ -150,10 +172,17 @@ async def database_url(settings: Settings) -> AsyncIterator[str]:
         return
     from indexer.store.embedded import EmbeddedPostgres  # noqa: PLC0415 - an optional extra
 
-    async with EmbeddedPostgres(settings.database.data_dir) as server:
-        # Nobody else can have prepared this database.
-        await schema.apply(server.url)
-        yield server.url
+    async with (
+        EmbeddedPostgres(settings.database.data_dir) as server,
+        asyncio.TaskGroup() as group,
+    ):
+        keeper = group.create_task(server.keep_running(), name="postgres")
+        try:
+            # Nobody else can have prepared this database.
+            await schema.apply(server.url)
+            yield server.url
+        finally:
+            keeper.cancel()
 
 
 async def _wait_for(
@@ -164,8 +193,11 @@ async def _wait_for(
     while True:
         try:
             result = await work()
+        except StatePrunedError:
+            raise  # it does not come back by waiting
         except (DatabaseUnavailableError, NodeError) as error:
-            health.database_lost = isinstance(error, DatabaseUnavailableError)
+            if isinstance(error, DatabaseUnavailableError):
+                health.database_lost = True
             if once and time.monotonic() - began > GIVE_UP_SECONDS:
                 raise
             if not said:
@@ -173,7 +205,8 @@ async def _wait_for(
                 said = True
             await asyncio.sleep(0.5)
         else:
-            health.database_lost = False
+            if what == "database":
+                health.database_lost = False
             if said:
                 log.info("wait_ended", what=what, after_seconds=round(time.monotonic() - began, 1))
             return result
@@ -193,14 +226,26 @@ class _Chain:
         settings = self.settings
         async with Node(settings) as node:
             await _wait_for(node.verify_chain, "node", self.health, once=self.once)
-            contracts = Contracts(settings, await self._event_managers(node))
+            without_code, may_log = await self._look_at_managers(node)
+            contracts = Contracts(settings, may_log)
             start_block = await self._start_block(node)
-            async with chain_row.leadership(self.url, settings.chain_id, LOCK_WAIT_SECONDS):
+            async with contextlib.AsyncExitStack() as stack:
+
+                async def lead() -> None:
+                    await stack.enter_async_context(
+                        chain_row.leadership(self.url, settings.chain_id, LOCK_WAIT_SECONDS)
+                    )
+
+                await self._with_database(lead)
                 epoch = await self._take_over(start_block)
-                await sweep.queue_stored(self.database, settings.chain_id)
+                await self._with_database(
+                    lambda: sweep.queue_stored(self.database, settings.chain_id)
+                )
                 listener = Telemetry(settings, self.health, asyncio.Event())
                 listener.verdicts_counted(
-                    await verdicts.count_open(self.database, settings.chain_id)
+                    await self._with_database(
+                        lambda: verdicts.count_open(self.database, settings.chain_id)
+                    )
                 )
                 rules = VerdictSettings(grace_seconds=settings.grace_seconds)
                 follower = Follower(
@@ -224,6 +269,7 @@ class _Chain:
                     group.create_task(follower.run(), name=f"{settings.name}/live")
                     group.create_task(historian.run(), name=f"{settings.name}/history")
                     group.create_task(sweeper.run(), name=f"{settings.name}/sweep")
+                    group.create_task(self._look_again(node, without_code))
                     group.create_task(
                         self._count_sessions(listener), name=f"{settings.name}/sessions"
                     )
@@ -242,6 +288,9 @@ class _Chain:
 
         await keep_stepping("sessions", step, rest, listener)
 
+    async def _with_database(self, work: Callable[[], Awaitable[T]]) -> T:
+        return await _wait_for(work, "database", self.health, once=self.once)
+
     async def _take_over(self, start_block: int | None) -> int:
         settings = self.settings
         shown = {"erc1155_mode": settings.erc1155_mode, "grace_seconds": settings.grace_seconds}
@@ -253,11 +302,16 @@ class _Chain:
                     await chain_row.set_start_block(connection, settings.chain_id, start_block)
                 return epoch
 
-        return await _wait_for(take_over, "database", self.health, once=self.once)
+        return await self._with_database(take_over)
 
-    async def _event_managers(self, node: Node) -> frozenset[Address]:
-        """Return the managers that log their changes; say which have no code."""
-        found: set[Address] = set()
+    async def _look_at_managers(self, node: Node) -> tuple[set[Address], frozenset[Address]]:
+        """Return the managers without code, and those that may log their changes; say which.
+
+        What has no code yet may turn out to be a manager that logs, so its logs are asked for
+        from the start; asking for those of one that never logs would cost nothing either.
+        """
+        without_code: set[Address] = set()
+        may_log: set[Address] = set()
         for manager in self.settings.managers:
             code = await _wait_for(
                 lambda manager=manager: read_code(node, manager),  # type: ignore[misc]
@@ -266,8 +320,10 @@ class _Chain:
                 once=self.once,
             )
             kind = manager_kind(code)
-            if kind == "events":
-                found.add(manager)
+            if kind != "v1":
+                may_log.add(manager)
+            if kind == "none":
+                without_code.add(manager)
             if kind in {"none", "unknown"}:
                 log.warning(
                     "manager_without_code" if kind == "none" else "manager_unknown",
@@ -275,7 +331,25 @@ class _Chain:
                     manager=hex_of(manager),
                     remedy="check the address and the chain; the other managers are followed",
                 )
-        return frozenset(found)
+        return without_code, frozenset(may_log)
+
+    async def _look_again(self, node: Node, without_code: set[Address]) -> None:
+        """Say when a manager that had no code has some; ends when all have."""
+        while without_code:
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            for manager in sorted(without_code):
+                try:
+                    kind = manager_kind(await read_code(node, manager))
+                except NodeError:
+                    continue  # the live lane says what is wrong with the node
+                if kind != "none":
+                    without_code.discard(manager)
+                    log.info(
+                        "manager_found",
+                        chain=self.settings.name,
+                        manager=hex_of(manager),
+                        kind=kind,
+                    )
 
     async def _start_block(self, node: Node) -> int | None:
         """Return where history begins: as configured, as stored, or found on the chain."""
@@ -288,7 +362,7 @@ class _Chain:
                 row = await chain_row.read_chain(connection, settings.chain_id)
                 return row.start_block if row is not None else None
 
-        known = await _wait_for(stored, "database", self.health, once=self.once)
+        known = await self._with_database(stored)
         if known is not None:
             return known
 
@@ -326,24 +400,44 @@ async def _pay_once(
     sweeper: Sweeper,
     listener: Telemetry,
 ) -> None:
-    """Follow to the head seen now, pay what can be paid, decide what is queued."""
-    depth = follower.contracts.settings.finality_depth
+    """Follow to the head seen now, pay what can be paid, decide what is queued.
+
+    Gives up when nothing has moved for GIVE_UP_SECONDS: with the error that keeps returning, or
+    because the node stays below the head it showed, or contradicts what is final.
+    """
+    settings = follower.contracts.settings
     goal: int | None = None
-    last_success = time.monotonic()
+    last_progress = time.monotonic()
     while True:
+        given_up = time.monotonic() - last_progress > GIVE_UP_SECONDS
         try:
             if goal is None:
-                goal = (await fetch_head(node, depth)).latest.number
+                goal = (await fetch_head(node, settings.finality_depth)).latest.number
             busy = await follower.step()
             busy |= await historian.step()
             busy |= await sweeper.step()
+        except StaleStepError:
+            continue  # what was planned on has moved: plan again
+        except FencedError:
+            raise
         except RetryableError as error:
             listener.retrying("once", error)
-            if time.monotonic() - last_success > GIVE_UP_SECONDS:
+            if given_up:
                 raise
             await asyncio.sleep(0.5)
             continue
-        last_success = time.monotonic()
-        if not busy and listener.indexed_number >= goal:
-            log.info("debt_paid", chain=listener.settings.name, indexed_block=goal)
+        listener.recovered("once")
+        if busy:
+            last_progress = time.monotonic()
+            continue
+        if listener.indexed_number >= goal:
+            log.info("debt_paid", chain=settings.name, indexed_block=listener.indexed_number)
             return
+        if given_up:
+            if listener.violation is not None:
+                raise listener.violation
+            raise NodeAnswerError(
+                f"{settings.name}: the node does not show block {goal} any more, which it did",
+                remedy="try again; if it stays, use another endpoint for this chain",
+            )
+        await asyncio.sleep(settings.poll_seconds)

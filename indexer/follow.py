@@ -63,6 +63,7 @@ class Follower:
     listener: Listener
     watch: WatchList
     _last_seq: int = 0
+    _violated: FinalityViolationError | None = None
 
     async def run(self) -> None:
         """Follow for ever; only cancellation, fencing and fatal errors end it."""
@@ -350,13 +351,35 @@ class Follower:
         )
         if view.chain.finality_violation != text:
             await live.set_finality_violation(self.database, view, text)
-            error = FinalityViolationError(
+        if self._violated is None or str(self._violated) != text:
+            keep = await self._last_agreed(step.number)
+            self._violated = FinalityViolationError(
                 text,
                 remedy="find out which is right; if the node is: sessionwatch rewind "
-                f"--chain {self.contracts.settings.name} --to {step.number - 1} --below-finality",
+                f"--chain {self.contracts.settings.name} --to {keep} --below-finality",
             )
-            log.error("finality_violated", reason=str(error), remedy=error.remedy)
-        self.listener.violation_found(text)
+        self.listener.violation_found(self._violated)
+
+    async def _last_agreed(self, contradicted: int) -> int:
+        """Return the highest block below which nothing stored contradicts the node, by bisecting.
+
+        Hashes are stored of blocks with rows only; between two of them nothing can be wrong.
+        """
+        chain_id = self.contracts.settings.chain_id
+        agreed, differs = -1, contradicted
+        while differs - agreed > 1:
+            middle = (agreed + differs) // 2
+            stored = await live.block_at_or_below(self.database, chain_id, middle)
+            if stored is None or stored[0] <= agreed:
+                agreed = middle
+                continue
+            number, ours = stored
+            (theirs,) = await fetch_headers(self.node, [number])
+            if theirs is not None and theirs.hash == ours:
+                agreed = middle
+            else:
+                differs = number
+        return max(agreed, 0)
 
 
 def _operations(

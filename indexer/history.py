@@ -155,7 +155,12 @@ class Historian:
         decoded = decode(answer.logs, watch, with_accounts=with_accounts)
         rows = BlockRows(decoded=decoded, hints=event_hints(decoded))
         numbers = rows.block_numbers()
-        headers = await self._headers(sorted(numbers))
+        # Asked for with or after the logs: a node that has left our chain must not pay our debt.
+        final_number, final_hash = await store.read_marker(self.database, settings.chain_id)
+        headers = await self._headers(sorted(numbers | {final_number}))
+        if headers[-1].hash != final_hash:
+            raise NodeAnswerError(f"the node's block {final_number} is not ours, which is final")
+        headers = [header for header in headers if header.number in numbers]
         hash_of = {log_.block_number: log_.block_hash for log_ in answer.logs}
         for header in headers:
             if hash_of.get(header.number, header.hash) != header.hash:

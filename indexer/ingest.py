@@ -46,12 +46,20 @@ from indexer.core.types import (
     Log,
 )
 from indexer.core.user_operations import UserOperationBody, decode_bodies
-from indexer.errors import BlockUnknownError, FencedError, RetryableError, StaleStepError
+from indexer.errors import (
+    BlockUnknownError,
+    FencedError,
+    FinalityViolationError,
+    RetryableError,
+    StaleStepError,
+)
 from indexer.store.rows import BlockRows, BodyRow
 from indexer.store.verdicts import VerdictChange, VerdictCount
 
 MIN_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 5.0
+MAX_STALE_STEPS = 10
+"""So many plans in a row that no longer fit are a trouble like any other."""
 
 
 class Listener(Protocol):
@@ -75,11 +83,14 @@ class Listener(Protocol):
     def verdicts_counted(self, counts: Sequence[VerdictCount]) -> None:
         """All open verdicts, counted anew."""
 
-    def violation_found(self, text: str) -> None:
+    def violation_found(self, error: FinalityViolationError) -> None:
         """Node and database disagree at or below finality."""
 
     def retrying(self, lane: str, error: RetryableError) -> None:
         """A step failed and will be repeated."""
+
+    def recovered(self, lane: str) -> None:
+        """A step of this lane has finished."""
 
 
 async def keep_stepping(
@@ -94,20 +105,23 @@ async def keep_stepping(
     what has moved since is planned again at once. Fencing and fatal errors end it.
     """
     backoff_seconds = MIN_BACKOFF_SECONDS
+    stale_steps = 0
     while True:
         try:
             busy = await step()
-        except StaleStepError:
-            await asyncio.sleep(0)
-            continue
         except FencedError:
             raise
         except RetryableError as error:
+            stale_steps += 1
+            if isinstance(error, StaleStepError) and stale_steps <= MAX_STALE_STEPS:
+                await asyncio.sleep(0)
+                continue
             listener.retrying(lane, error)
             await asyncio.sleep(backoff_seconds)
             backoff_seconds = min(backoff_seconds * 2, MAX_BACKOFF_SECONDS)
             continue
-        backoff_seconds = MIN_BACKOFF_SECONDS
+        backoff_seconds, stale_steps = MIN_BACKOFF_SECONDS, 0
+        listener.recovered(lane)
         if not busy:
             await idle()
 

@@ -66,4 +66,5 @@ class Sweeper:
         self.listener.verdicts_changed(changes)
         if work.adopt:
             log.info("accounts_adopted", chain=settings.name, accounts=len(work.adopt))
-        return work.more
+        # What was adopted owes its past: whoever pays debt is not done yet.
+        return work.more or bool(work.adopt)

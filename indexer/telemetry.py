@@ -10,7 +10,7 @@ from indexer import metrics
 from indexer.core.passes import hex_of
 from indexer.core.settings import ChainSettings
 from indexer.core.types import BlockHeader, ChainHead
-from indexer.errors import DatabaseUnavailableError, RetryableError
+from indexer.errors import DatabaseUnavailableError, FinalityViolationError, RetryableError
 from indexer.log import get_logger
 from indexer.store.rows import BlockRows
 from indexer.store.verdicts import VerdictChange, VerdictCount
@@ -26,6 +26,7 @@ class Telemetry:
         self.settings = settings
         self.indexed_number = -1
         self.wake = wake
+        self.violation: FinalityViolationError | None = None
         self._health = health
         self._chain = health.chains[settings.name]
         self._trouble: dict[str, str] = {}
@@ -41,20 +42,19 @@ class Telemetry:
             finalized=finalized_number,
             lag_seconds=lag_seconds,
         )
-        metrics.FINALITY_VIOLATION.labels(self.settings.name).set(0)
+        if self.violation is not None:
+            log.info("finality_restored", chain=self.settings.name, after=str(self.violation))
+            self.violation = None
+            metrics.FINALITY_VIOLATION.labels(self.settings.name).set(0)
         if 0 <= self.indexed_number < tip.number:
             metrics.DISCOVERY_LATENCY_SECONDS.labels(self.settings.name).observe(
                 max(time.time() - tip.timestamp, 0.0)
             )
         self.indexed_number = tip.number
-        self._health.database_lost = False
         self._chain.finality_violation = None
         self._chain.lag_seconds = lag_seconds
         self._chain.last_step_monotonic = time.monotonic()
         self.wake.set()
-        for lane, text in self._trouble.items():
-            log.info("step_recovered", chain=self.settings.name, lane=lane, after=text)
-        self._trouble.clear()
 
     def rows_committed(self, rows: BlockRows) -> None:
         """Count what became visible."""
@@ -125,13 +125,21 @@ class Telemetry:
         for state, count in counts.items():
             metrics.SESSIONS.labels(self.settings.name, state).set(count)
 
-    def violation_found(self, text: str) -> None:
-        """Turn /readyz red until a step confirms that both sides agree."""
-        self._chain.finality_violation = text
+    def violation_found(self, error: FinalityViolationError) -> None:
+        """Turn /readyz red until a step confirms that both sides agree; say it once."""
+        if self.violation is None or str(self.violation) != str(error):
+            log.error(
+                "finality_violated",
+                chain=self.settings.name,
+                reason=str(error),
+                remedy=error.remedy,
+            )
+        self.violation = error
+        self._chain.finality_violation = str(error)
         metrics.FINALITY_VIOLATION.labels(self.settings.name).set(1)
 
     def retrying(self, lane: str, error: RetryableError) -> None:
-        """Say a new trouble once; it is over when a head is confirmed."""
+        """Say a new trouble once; it is over when a step of the lane has finished."""
         if isinstance(error, DatabaseUnavailableError):
             self._health.database_lost = True
         kind = type(error).__name__
@@ -145,3 +153,10 @@ class Telemetry:
                 reason=str(error),
                 remedy=error.remedy,
             )
+
+    def recovered(self, lane: str) -> None:
+        """Say that a trouble is over; what has finished has also reached the database."""
+        self._health.database_lost = False
+        kind = self._trouble.pop(lane, None)
+        if kind is not None:
+            log.info("step_recovered", chain=self.settings.name, lane=lane, after=kind)

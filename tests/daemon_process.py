@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -10,6 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import aiohttp
 
 from indexer.store.chain_row import Connection
 
@@ -37,6 +40,39 @@ class Daemon:
     def log(self) -> str:
         """Return everything it has logged."""
         return self.log_file.read_text()
+
+    def events(self, name: str = "") -> list[dict[str, Any]]:
+        """Return the events it has logged, of one name or all; other lines are passed over."""
+        found = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        return [event for event in found if name in {"", event["event"]}]
+
+    async def logs(self, name: str, count: int = 1) -> dict[str, Any]:
+        """Wait until it has logged an event so often; return the last."""
+
+        async def logged() -> bool:
+            ended = self.process.returncode
+            assert ended is None or len(self.events(name)) >= count, f"{ended}: {self.log()}"
+            return len(self.events(name)) >= count
+
+        await until(logged, f"the event {name}", 30)
+        return self.events(name)[count - 1]
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """Ask its HTTP side; return status and text."""
+        port = (await self.logs("http_listening"))["port"]
+        async with (
+            aiohttp.ClientSession() as client,
+            client.get(f"http://127.0.0.1:{port}{path}") as answer,
+        ):
+            return answer.status, await answer.text()
+
+    async def is_ready(self) -> bool:
+        """Say whether /readyz is green."""
+        return (await self.get("/readyz"))[0] == 200
+
+    async def ends(self, seconds: float = 20.0) -> int:
+        """Wait for its end; return the exit code."""
+        return await asyncio.wait_for(self.process.wait(), seconds)
 
     async def following(self) -> None:
         """Wait until it has taken its chain over."""
@@ -86,19 +122,33 @@ def _toml(value: object) -> str:
     return str(value).lower()
 
 
+# The command line with some of the daemon's waiting times shortened.
+_TWEAKED = """
+import sys
+from indexer import cli, daemon
+for setting in sys.argv.pop(1).split():
+    name, value = setting.split("=")
+    assert hasattr(daemon, name), name
+    setattr(daemon, name, float(value))
+cli.main()
+"""
+
+
 @asynccontextmanager
 async def running_daemon(
-    folder: Path, config: str, *arguments: str, name: str = "daemon"
+    folder: Path, config: str, *arguments: str, name: str = "daemon", tweak: str = ""
 ) -> AsyncIterator[Daemon]:
-    """Run the daemon with this configuration; kill it at the end if it still runs."""
+    """Run the daemon with this configuration; kill it at the end if it still runs.
+
+    `tweak` shortens waiting times by their names in daemon.py: "GIVE_UP_SECONDS=1".
+    """
     config_file = folder / f"{name}.toml"
     config_file.write_text(config)
     log_file = folder / f"{name}.log"
     with log_file.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "indexer",
+            *(("-c", _TWEAKED, tweak) if tweak else ("-m", "indexer")),
             "--config",
             str(config_file),
             "run",

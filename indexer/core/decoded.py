@@ -110,6 +110,7 @@ class ManagerRoot:
     manager: Address
     account: Address
     root: Hash32
+    user_op_hash: Hash32 | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,7 +225,8 @@ def _manager_root(rows: _Rows, log: Log) -> None:
         raise DecodeError(f"{form.name} has {len(log.topics)} topics, not {form.topic_count}")
     account, root = address_of(word_at(log.data, 0)), word_at(log.data, 32)
     if rows.watches(account, log):
-        rows.manager_roots.append(ManagerRoot(log, log.address, account, root))
+        hash_ = rows.links.user_op_hash(log, account)
+        rows.manager_roots.append(ManagerRoot(log, log.address, account, root, hash_))
 
 
 def _erc1155(rows: _Rows, log: Log) -> None:

@@ -20,6 +20,8 @@ Attribution = Literal["user_operation", "module", "transaction", "ambiguous", "n
 
 USER_OPERATION = "UserOperation"
 """The event name a trigger carries when it is a UserOperationEvent."""
+MERKLE_ROOT_UPDATED = "MerkleRootUpdated"
+"""The event name a trigger carries when it is the event of a manager that has one."""
 
 # After these the account's own slots may have changed (the initial ones included).
 _SLOT_EVENTS = frozenset(
@@ -159,10 +161,10 @@ def triggers_of(decoded: DecodedLogs) -> list[Trigger]:
             event.at.log_index,
             event.at.transaction_hash,
             event.account,
-            "MerkleRootUpdated",
+            MERKLE_ROOT_UPDATED,
             None,
             None,
-            None,
+            event.user_op_hash,
         )
         for event in decoded.manager_roots
     ]
@@ -182,7 +184,7 @@ def event_hints(decoded: DecodedLogs) -> list[RootHint]:
             event.account,
             event.root,
             "event",
-            None,
+            event.user_op_hash,
         )
         for event in decoded.manager_roots
     ]
@@ -245,15 +247,18 @@ def attribute(
         last = max(naming, key=lambda hint: (hint.log_index, hint.hint_index))
         evidence, transaction_hash = last.evidence, last.transaction_hash
         user_op_hash = last.user_op_hash or _only_operation(triggers, transaction_hash)
-        attribution = "user_operation" if user_op_hash else "transaction"
     elif len(transactions) == 1:
         (transaction_hash,) = transactions
         user_op_hash = _only_operation(triggers, transaction_hash)
-        by_module = any(t.operation is not None for t in triggers)
-        by_operation: Attribution = "user_operation" if user_op_hash else "transaction"
-        attribution = "module" if by_module else by_operation
     elif transactions:
         attribution = "ambiguous"
+    if transaction_hash is not None:
+        mine = [t for t in triggers if t.transaction_hash == transaction_hash]
+        # An operation whose calldata names the root did it itself, whatever a module did beside.
+        if evidence != "calldata" and any(t.operation is not None for t in mine):
+            attribution = "module"
+        else:
+            attribution = "user_operation" if user_op_hash else "transaction"
     return RootAttribution(
         observation.block_number,
         observation.manager,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from indexer.core.balances import balance_deltas
 from indexer.core.debt import Ledger, Span, Task
 from indexer.core.passes import Pass
-from indexer.core.roots import RootHint, Trigger
+from indexer.core.roots import MERKLE_ROOT_UPDATED, RootHint, Trigger
 from indexer.core.types import Address, BlockHeader, Hash32
 from indexer.errors import StaleStepError
 from indexer.store.chain_row import Connection, lock_chain, read_chain
@@ -27,10 +27,15 @@ _COHORTS = "SELECT cohort_id, adopted_block FROM chain.cohort WHERE chain_id = $
 
 
 async def read_ledger(database: Database, chain_id: int) -> Ledger | None:
-    """Return what is covered and what is owed, or None before the first live step."""
+    """Return what is covered and what is owed, or None while nothing may be paid.
+
+    That is before the first live step, and while the node contradicts what is final.
+    """
     async with database.transaction() as connection:
         chain = await read_chain(connection, chain_id)
         if chain is None or chain.finalized_number is None or chain.start_block is None:
+            return None
+        if chain.finality_violation is not None:
             return None
         covered: dict[tuple[Pass, int], tuple[Span, ...]] = {
             (Pass(row["pass"], row["filter"]), row["cohort"]): tuple(
@@ -40,6 +45,15 @@ async def read_ledger(database: Database, chain_id: int) -> Ledger | None:
         }
         adopted = {row[0]: row[1] for row in await connection.fetch(_COHORTS, chain_id)}
     return Ledger(covered, chain.start_block, chain.finalized_number, adopted)
+
+
+async def read_marker(database: Database, chain_id: int) -> tuple[int, Hash32]:
+    """Return number and hash of the finalized block; StaleStepError if there is none any more."""
+    async with database.connection() as connection:
+        chain = await read_chain(connection, chain_id)
+    if chain is None or chain.finalized_number is None or chain.finalized_hash is None:
+        raise StaleStepError("the chain was rewound while a range was prepared")
+    return chain.finalized_number, chain.finalized_hash
 
 
 async def cohort_accounts(database: Database, chain_id: int, cohort: int) -> list[Address]:
@@ -207,12 +221,7 @@ async def read_triggers(
             )
             for r in events
         ]
-        triggers.sort(key=lambda t: (t.block_number, t.log_index))
-        numbers = sorted({t.block_number for t in triggers})
-        blocks = await connection.fetch(_KNOWN_BLOCKS, chain_id, numbers)
-    return StoredTriggers(
-        triggers,
-        [
+        named = [
             RootHint(
                 r[0],
                 r[1],
@@ -225,7 +234,29 @@ async def read_triggers(
                 Hash32(r[8]) if r[8] is not None else None,
             )
             for r in hints
-        ],
+        ]
+        # A manager's event may be the only log that names the account: a tainted one, moved
+        # by a stranger.
+        triggers += [
+            Trigger(
+                hint.block_number,
+                hint.log_index,
+                hint.transaction_hash,
+                hint.account,
+                MERKLE_ROOT_UPDATED,
+                None,
+                None,
+                hint.user_op_hash,
+            )
+            for hint in named
+            if hint.evidence == "event"
+        ]
+        triggers.sort(key=lambda t: (t.block_number, t.log_index))
+        numbers = sorted({t.block_number for t in triggers})
+        blocks = await connection.fetch(_KNOWN_BLOCKS, chain_id, numbers)
+    return StoredTriggers(
+        triggers,
+        named,
         {r[0]: BlockHeader(r[0], Hash32(r[1]), Hash32(bytes(32)), r[2]) for r in blocks},
     )
 

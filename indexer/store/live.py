@@ -371,6 +371,20 @@ async def set_finality_violation(database: Database, view: LiveView, text: str) 
         )
 
 
+_AT_OR_BELOW = """
+SELECT block_number, hash FROM chain.block WHERE chain_id = $1 AND block_number <= $2
+ ORDER BY block_number DESC LIMIT 1"""
+
+
+async def block_at_or_below(
+    database: Database, chain_id: int, block_number: int
+) -> tuple[int, Hash32] | None:
+    """Return number and hash of the highest block with rows up to this one, if there is any."""
+    async with database.connection() as connection:
+        row = await connection.fetchrow(_AT_OR_BELOW, chain_id, block_number)
+    return None if row is None else (row[0], Hash32(row[1]))
+
+
 _ACTIVATE = """
 UPDATE chain.coverage SET live_from = $2
  WHERE chain_id = $1 AND cohort = 0 AND filter = 'accounts'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -17,6 +18,8 @@ _UNAVAILABLE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    # a server that dies between two messages leaves asyncpg's own state machine behind
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -98,6 +101,10 @@ class Database:
         async with self.connection() as connection:
             await check_version(connection)
 
+    def abort(self) -> None:
+        """Cut every connection, whatever waits on it: a server that hangs answers no cancelling."""
+        self._pool.terminate()
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
         """A connection without a transaction, for reads that need none."""
@@ -130,6 +137,11 @@ async def _no_reset(connection: Any) -> None:
     """Keep the role: transactions end by themselves, and nothing else is ever set."""
 
 
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class translated:  # noqa: N801 - reads as the statement it is
     """Turn asyncpg's failures inside the block into ours; a conflict means: repeat the step."""
 
@@ -139,6 +151,9 @@ class translated:  # noqa: N801 - reads as the statement it is
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             return
+        if isinstance(error, _UNAVAILABLE) and _is_cancelled():
+            # the rollback of a cancelled step failed, too: that must not undo the cancelling
+            raise asyncio.CancelledError from error
         if isinstance(error, _REFUSED):
             raise FatalError(
                 f"the database refused: {type(error).__name__}: {error}",

@@ -142,7 +142,7 @@ def test_decoding_gives_back_what_was_encoded(signature, data):
             assert [*astuple(row)[1:]] == [ENTRY_POINT, *values]
         case "MerkleRootUpdated":
             (row,) = decoded.manager_roots
-            assert [*astuple(row)[1:]] == [MANAGER, *values]
+            assert [*astuple(row)[1:]] == [MANAGER, *values, None]
         case "TransferSingle":
             (row,) = decoded.transfers
             assert [*astuple(row)[1:]] == [TOKEN, 0, *values, None]

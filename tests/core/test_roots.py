@@ -411,6 +411,34 @@ def test_an_announced_root_names_its_transaction_and_the_one_operation_in_it():
     )
 
 
+def test_calldata_that_names_the_root_goes_before_a_module_beside_it():
+    """A module that executed in the same transaction is named only if the input is silent."""
+    triggers = [trigger(1, "one", operation=0), trigger(2, "one", user_op="first")]
+    announced = hint(1, "one", evidence="event", user_op="first")
+    in_calldata = hint(2, "one", user_op="first")
+
+    assert named(attribute(OBSERVED, triggers, [announced])) == (
+        "event",
+        "module",
+        hash32("one"),
+        hash32("first"),
+    )
+    assert named(attribute(OBSERVED, triggers, [announced, in_calldata])) == (
+        "calldata",
+        "user_operation",
+        hash32("one"),
+        hash32("first"),
+    )
+
+
+def test_a_module_of_another_transaction_is_not_named():
+    """What names the root says which transaction; what others did does not count."""
+    triggers = [trigger(1, "one", user_op="first"), trigger(2, "two", operation=0)]
+    announced = hint(1, "one", evidence="event", user_op="first")
+
+    assert attribute(OBSERVED, triggers, [announced]).attribution == "user_operation"
+
+
 def test_two_operations_of_one_bundle_are_told_apart_by_what_they_name():
     """The later of both set the root that stands at the end of the block."""
     decoded = decode_logs(logs_of("06"), WATCH)
