@@ -618,6 +618,7 @@ BEGIN
          WHERE chain_id = p_chain_id;
     ELSE
         -- The live lane follows everything configured from the kept block on, also what was added above it.
+        UPDATE chain.cohort SET adopted_block = p_keep_block WHERE chain_id = p_chain_id AND adopted_block > p_keep_block;
         UPDATE chain.coverage SET live_from = p_keep_block WHERE chain_id = p_chain_id AND live_from > p_keep_block;
         UPDATE chain.chain
            SET indexed_number = kept.block_number, indexed_hash = kept.hash, indexed_time = kept.block_time, updated_at = now()

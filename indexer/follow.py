@@ -12,7 +12,7 @@ from indexer import metrics
 from indexer.chain.head import fetch_head, fetch_headers
 from indexer.chain.logs import fetch_logs_by_hash
 from indexer.chain.rpc import Node
-from indexer.core.events import DecodedLogs, UserOperationEvent
+from indexer.core.events import DecodedLogs
 from indexer.core.passes import ACCOUNTS, Pass, account_passes, all_passes, hex_of
 from indexer.core.reorg import (
     Extend,
@@ -29,11 +29,12 @@ from indexer.core.roots import Trigger, by_account, event_hints, triggers_of
 from indexer.core.types import Address, BlockHeader, ChainHead
 from indexer.core.verdict_values import Settings as VerdictSettings
 from indexer.core.watchlist import WatchList
-from indexer.errors import FinalityViolationError, NodeAnswerError
+from indexer.errors import FinalityViolationError, NodeAnswerError, StatePrunedError
 from indexer.ingest import (
     Contracts,
     Listener,
     Look,
+    Operation,
     attributions_of,
     decode,
     fetch_bodies,
@@ -276,10 +277,7 @@ class Follower:
         rows.bodies, hints = await fetch_bodies(
             self.node,
             settings,
-            [
-                (trigger, operation.entry_point, operation.at.block_hash)
-                for trigger, operation in _operations(triggers, rows.decoded)
-            ],
+            _operations(triggers, rows.decoded),
         )
         rows.hints += hints
         await self._observe(view, headers, triggers, rows)
@@ -299,9 +297,11 @@ class Follower:
         settings = self.contracts.settings
         grouped = by_account(triggers)
         always, last_roots = set(view.tainted | view.stored), dict(view.polled_roots)
+        missed: set[Address] = set()
         for header in headers:
             at_block = {account for number, account in grouped if number == header.number}
-            accounts = frozenset(at_block | always)
+            is_last = header.number == headers[-1].number
+            accounts = frozenset(at_block | always | (missed if is_last else set()))
             if not accounts:
                 continue
             with_slots = frozenset(
@@ -310,11 +310,22 @@ class Follower:
                 if account in always
                 or any(t.may_change_slots for t in grouped[header.number, account])
             )
+            if is_last:
+                with_slots |= missed
             look = Look(header, accounts, with_slots)
-            roots, slots = await observe(self.node, settings, [look], settings.managers)
+            try:
+                roots, slots = await observe(self.node, settings, [look], settings.managers)
+            except StatePrunedError:
+                if is_last:
+                    raise
+                # Away for longer than the node keeps state: the last block is read instead, and
+                # what lies between is left to the history lane, which says so if it is lost.
+                missed |= accounts
+                rows.roots_missed = True
+                continue
             for seen in roots:
                 key = (seen.manager, seen.account)
-                if seen.account in at_block or last_roots.get(key) != seen.root:
+                if seen.account in at_block | missed or last_roots.get(key) != seen.root:
                     rows.roots.append(seen)
                 last_roots[key] = seen.root
             rows.accounts += slots
@@ -361,11 +372,13 @@ class Follower:
         self.listener.violation_found(self._violated)
 
     async def _last_agreed(self, contradicted: int) -> int:
-        """Return the highest block below which nothing stored contradicts the node, by bisecting.
+        """Return the highest stored block on which node and database agree, by bisecting.
 
-        Hashes are stored of blocks with rows only; between two of them nothing can be wrong.
+        Hashes are stored of blocks with rows only, and an empty block that lost may have rows on
+        the other branch: so all above the last block that is known to be shared has to go.
         """
         chain_id = self.contracts.settings.chain_id
+        kept = max((await live.first_block(self.database, chain_id)) - 1, 0)
         agreed, differs = -1, contradicted
         while differs - agreed > 1:
             middle = (agreed + differs) // 2
@@ -375,19 +388,19 @@ class Follower:
                 continue
             number, ours = stored
             (theirs,) = await fetch_headers(self.node, [number])
-            if theirs is not None and theirs.hash == ours:
-                agreed = middle
+            if theirs is None:
+                raise NodeAnswerError(f"the node does not have block {number} just now")
+            if theirs.hash == ours:
+                agreed = kept = number
             else:
                 differs = number
-        return max(agreed, 0)
+        return kept
 
 
-def _operations(
-    triggers: Sequence[Trigger], decoded: DecodedLogs
-) -> list[tuple[Trigger, UserOperationEvent]]:
+def _operations(triggers: Sequence[Trigger], decoded: DecodedLogs) -> list[Operation]:
     by_position = {(o.at.block_number, o.at.log_index): o for o in decoded.user_operations}
     return [
-        (trigger, by_position[trigger.block_number, trigger.log_index])
+        Operation(trigger, event.entry_point, event.at.block_hash, event.at.transaction_index)
         for trigger in triggers
-        if (trigger.block_number, trigger.log_index) in by_position
+        if (event := by_position.get((trigger.block_number, trigger.log_index))) is not None
     ]

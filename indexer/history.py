@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import assert_never
 
 from indexer.chain.head import fetch_headers
 from indexer.chain.logs import RangeSize, fetch_logs_in_range
 from indexer.chain.rpc import Node
-from indexer.core.debt import Ledger, Task, missing_blocks, next_task
+from indexer.core.debt import Ledger, Span, Task, missing_blocks, next_task
 from indexer.core.passes import (
     ACCOUNTS,
     Pass,
@@ -33,6 +33,7 @@ from indexer.ingest import (
     Contracts,
     Listener,
     Look,
+    Operation,
     attributions_of,
     decode,
     fetch_bodies,
@@ -49,8 +50,20 @@ log = get_logger()
 
 IDLE_SECONDS = 0.5
 LOOKS_PER_REQUEST = 50
+MAX_TRIGGERS = 5000
+"""Of one range whose inputs or roots are read: what is in memory at once is bounded."""
 # State that was pruned may come back with another node: asked again after this long.
 PRUNED_RETRY_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """A stretch whose state the node did not have a moment ago; asked again `until` then."""
+
+    pass_: Pass
+    cohort: int
+    span: Span
+    until: float
 
 
 @dataclass(slots=True)
@@ -63,7 +76,7 @@ class Historian:
     epoch: int
     listener: Listener
     size: RangeSize = field(default_factory=RangeSize)
-    _blocked: dict[tuple[Pass, int], float] = field(default_factory=dict)
+    _lost: list[_Lost] = field(default_factory=list)
 
     async def run(self) -> None:
         """Pay debt for ever; only cancellation, fencing and fatal errors end it."""
@@ -87,13 +100,15 @@ class Historian:
     def _next(self, ledger: Ledger) -> Task | None:
         settings = self.contracts.settings
         now = asyncio.get_running_loop().time()
+        self._lost = [lost for lost in self._lost if lost.until > now]
+        for lost in self._lost:
+            ledger = ledger.with_covered(lost.pass_, lost.cohort, lost.span)
         return next_task(
             ledger,
             factory=factory_passes(settings),
             account=account_passes(settings),
             erc1155=erc1155_passes(settings),
             max_blocks=self.size.blocks,
-            blocked=frozenset(key for key, until in self._blocked.items() if until > now),
         )
 
     async def step(self) -> bool:
@@ -112,13 +127,18 @@ class Historian:
         task = self._next(ledger)
         if task is None:
             return False
+        if task.kind in {"bodies", "roots"}:
+            last = await store.cut_range(
+                self.database, settings.chain_id, task.first, task.last, MAX_TRIGGERS
+            )
+            task = replace(task, last=last)
         match task.kind:
             case "factory" | "logs":
                 rows = await self._logs(task)
             case "bodies":
                 rows = await self._bodies(task)
             case "roots":
-                rows = await self._roots(task, ledger)
+                rows = await self._roots(task)
             case _:
                 assert_never(task.kind)
         if rows is not None:
@@ -202,7 +222,15 @@ class Historian:
         bodies, hints = await fetch_bodies(
             self.node,
             settings,
-            [(o.trigger, o.entry_point, headers[o.trigger.block_number].hash) for o in operations],
+            [
+                Operation(
+                    o.trigger,
+                    o.entry_point,
+                    headers[o.trigger.block_number].hash,
+                    o.transaction_index,
+                )
+                for o in operations
+            ],
         )
         rows = BlockRows(bodies=bodies, hints=hints)
         await store.apply_range(
@@ -210,7 +238,7 @@ class Historian:
         )
         return rows
 
-    async def _roots(self, task: Task, ledger: Ledger) -> BlockRows | None:
+    async def _roots(self, task: Task) -> BlockRows | None:
         settings = self.contracts.settings
         (pass_,) = task.passes
         manager = Address(bytes.fromhex(pass_.name.removeprefix("roots/0x")))
@@ -243,17 +271,18 @@ class Historian:
                 rows.accounts += slots_read
             await self._silent_changes(task, manager, rows, headers)
         except StatePrunedError as error:
-            now = asyncio.get_running_loop().time()
-            self._blocked[pass_, task.cohort] = now + PRUNED_RETRY_SECONDS
-            for first, last in ledger.missing(pass_, task.cohort):
-                await store.mark_unobserved(
-                    self.database, settings.chain_id, manager, (first, last), str(error)[:500]
-                )
+            until = asyncio.get_running_loop().time() + PRUNED_RETRY_SECONDS
+            span = (task.first, task.last)
+            self._lost.append(_Lost(pass_, task.cohort, span, until))
+            await store.mark_unobserved(
+                self.database, settings.chain_id, self.epoch, manager, span, str(error)[:500]
+            )
             log.warning(
                 "state_pruned",
                 chain=settings.name,
                 manager="0x" + manager.hex(),
                 first_block=task.first,
+                last_block=task.last,
                 remedy="add an endpoint with archive state to see these roots",
             )
             return None
@@ -269,7 +298,7 @@ class Historian:
             {(manager, observation.account) for observation in rows.roots},
         )
         await store.clear_unobserved(
-            self.database, settings.chain_id, manager, (task.first, task.last)
+            self.database, settings.chain_id, self.epoch, manager, (task.first, task.last)
         )
         return rows
 

@@ -184,28 +184,39 @@ def decode(logs: Sequence[Log], watch: LogFilter, *, with_accounts: bool) -> Dec
     return replace(decoded, account_events=(), user_operations=(), manager_roots=())
 
 
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A user operation that was executed, and where the transaction that holds its input is."""
+
+    trigger: Trigger
+    entry_point: Address
+    block_hash: Hash32
+    transaction_index: int
+
+
 async def fetch_bodies(
     node: Node,
     settings: ChainSettings,
-    operations: Sequence[tuple[Trigger, Address, Hash32]],
+    operations: Sequence[Operation],
 ) -> tuple[list[BodyRow], list[RootHint]]:
     """Decode the handleOps input of stored user operations, where their transaction is one.
 
-    `operations` are (event, entry point, block hash). An operation whose hash the input does
-    not yield has no row: a wrapper made it, or its input is not canonical.
+    An operation whose hash the input does not yield has no row: a wrapper made it, or its input
+    is not canonical.
     Raises BlockUnknownError when a transaction has left its block.
     """
-    hashes = sorted({trigger.transaction_hash for trigger, _, _ in operations})
-    transactions = dict(zip(hashes, await fetch_transactions(node, hashes), strict=True))
+    places = sorted({(op.block_hash, op.transaction_index) for op in operations})
+    transactions = dict(zip(places, await fetch_transactions(node, places), strict=True))
     decoded: dict[tuple[Hash32, Address], Mapping[Hash32, UserOperationBody]] = {}
     bodies: list[BodyRow] = []
     hints: list[RootHint] = []
-    for trigger, entry_point, block_hash in operations:
-        transaction = transactions[trigger.transaction_hash]
-        if transaction is None or transaction.block_hash != block_hash:
+    for op in operations:
+        trigger, entry_point = op.trigger, op.entry_point
+        transaction = transactions[op.block_hash, op.transaction_index]
+        if transaction is None or transaction.hash != trigger.transaction_hash:
             raise BlockUnknownError(
-                f"transaction {hex_of(trigger.transaction_hash)} is not in block "
-                f"{trigger.block_number} any more"
+                f"the node does not have transaction {hex_of(trigger.transaction_hash)} in block "
+                f"{trigger.block_number}"
             )
         if transaction.to != entry_point:
             continue

@@ -167,6 +167,22 @@ async def running_daemon(
             await process.wait()
 
 
+async def command(folder: Path, config: str, *arguments: str) -> tuple[int, str]:
+    """Run another verb with this configuration; return exit code and everything it said."""
+    config_file = folder / "command.toml"
+    config_file.write_text(config)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "indexer", "--config", str(config_file), *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={},
+    )
+    said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
 async def indexed_block(connection: Connection) -> int:
     """Return how far the live lane has committed; -1 before the first step."""
     found = await connection.fetchval("SELECT max(indexed_block) FROM watch.progress")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ async def play_and_index(
 
 async def _play(stage: Stage) -> dict[str, range]:
     steps = [(step.name, step.run) for step in [*script(stage), *silent_script(stage)]]
-    steps += [(name, lambda more=more: more(stage)) for name, more in MORE.items()]
+    steps += [(name, partial(more, stage)) for name, more in MORE.items()]
     spans: dict[str, range] = {}
     for name, play in steps:
         first = await stage.devnet.rpc.block_number() + 1

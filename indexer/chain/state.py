@@ -24,76 +24,53 @@ _VALIDATE_SESSION_KEY: Final = bytes.fromhex("b13152ee")
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What decoding needs of a transaction. `to` None: a contract creation; block None: pending."""
+    """What decoding needs of a transaction in a block. `to` None: a contract creation."""
 
     hash: Hash32
-    block_hash: Hash32 | None
-    block_number: int | None
+    block_hash: Hash32
+    block_number: int
     to: Address | None
     input: bytes
 
 
-async def read_slots(
-    node: Node, block_hash: Hash32, slots: Sequence[tuple[Address, Hash32]]
-) -> list[Hash32]:
-    """Return the storage words of (contract, slot) after this block, in the order asked.
+async def fetch_transactions(
+    node: Node, places: Sequence[tuple[Hash32, int]]
+) -> list[Transaction | None]:
+    """Return the transactions at (block hash, index), in the order asked; None where unknown.
 
-    Raises BlockUnknownError if the node does not know the hash, StatePrunedError if it dropped the
-    state, NodeAnswerError for null or anything that is not a word. A contract without code reads
-    as zeros: whether it is deployed is another question. Source: EIP-1898.
+    By place and not by hash: a node keeps blocks for longer than its index of transactions, and
+    another branch cannot answer. None proves nothing: a node that lags answers null too.
     """
-    method = "eth_getStorageAt"
-    distinct = list(dict.fromkeys(slots))
-    block = {"blockHash": wire.to_hex(block_hash)}
+    method = "eth_getTransactionByBlockHashAndIndex"
+    distinct = list(dict.fromkeys(places))
     answers = await node.batch(
-        [(method, [wire.to_hex(where), wire.to_hex(slot), block]) for where, slot in distinct], str
+        [(method, [wire.to_hex(block_hash), hex(index)]) for block_hash, index in distinct],
+        wire.TRANSACTION_OR_NULL,
     )
-    words: dict[tuple[Address, Hash32], Hash32] = {}
-    for key, answer in zip(distinct, answers, strict=True):
-        if isinstance(answer, NodeError):
-            raise typed(answer)
-        try:
-            words[key] = wire.word(answer)
-        except ValueError as error:
-            raise node.bad_answer(method, error) from None
-    return [words[key] for key in slots]
-
-
-async def fetch_transactions(node: Node, hashes: Sequence[Hash32]) -> list[Transaction | None]:
-    """Return the transactions in the order asked; None where the node does not know one.
-
-    None proves nothing: a node that lags answers null too. On Polygon a log's transaction may be a
-    state-sync one that is in no block's list.
-    """
-    method = "eth_getTransactionByHash"
-    distinct = list(dict.fromkeys(hashes))
-    answers = await node.batch(
-        [(method, [wire.to_hex(one)]) for one in distinct], wire.TRANSACTION_OR_NULL
-    )
-    found: dict[Hash32, Transaction | None] = {}
-    for wanted, answer in zip(distinct, answers, strict=True):
+    found: dict[tuple[Hash32, int], Transaction | None] = {}
+    for place, answer in zip(distinct, answers, strict=True):
         if isinstance(answer, NodeError):
             raise typed(answer)
         if answer is None:
-            found[wanted] = None
+            found[place] = None
             continue
         try:
             transaction = _transaction(answer)
         except ValueError as error:
             raise node.bad_answer(method, error) from None
-        if transaction.hash != wanted:
-            raise node.bad_answer(method, "the transaction has another hash than asked for")
-        found[wanted] = transaction
-    return [found[one] for one in hashes]
+        if transaction.block_hash != place[0]:
+            raise node.bad_answer(method, "the transaction is of another block than asked for")
+        found[place] = transaction
+    return [found[place] for place in places]
 
 
 def _transaction(raw: wire.RawTransaction) -> Transaction:
-    if (raw.block_hash is None) != (raw.block_number is None):
-        raise ValueError("a transaction has a block hash or a block number, but not both")
+    if raw.block_hash is None or raw.block_number is None:
+        raise ValueError("a transaction of a block says that it is in none")
     return Transaction(
         hash=wire.hash32(raw.hash),
-        block_hash=None if raw.block_hash is None else wire.hash32(raw.block_hash),
-        block_number=None if raw.block_number is None else wire.quantity(raw.block_number),
+        block_hash=wire.hash32(raw.block_hash),
+        block_number=wire.quantity(raw.block_number),
         to=None if raw.to is None else wire.address(raw.to),
         input=wire.data(raw.input),
     )

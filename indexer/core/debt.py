@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from indexer.core.passes import ACCOUNTS, Pass
@@ -27,6 +27,17 @@ def subtract(target: Span, covered: Iterable[Span]) -> list[Span]:
     if first <= last:
         missing.append((first, last))
     return missing
+
+
+def merge(spans: Iterable[Span]) -> list[Span]:
+    """Return the same blocks as ascending stretches that neither overlap nor touch."""
+    merged: list[Span] = []
+    for first, last in sorted(spans):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+        else:
+            merged.append((first, last))
+    return merged
 
 
 def intersect(left: Iterable[Span], right: Sequence[Span]) -> list[Span]:
@@ -62,6 +73,11 @@ class Ledger:
             last = min(last, self.adopted[cohort])
         return self.start_block, last
 
+    def with_covered(self, pass_: Pass, cohort: int, span: Span) -> Ledger:
+        """Return a ledger in which this pass counts as covered over `span`."""
+        spans = merge([*self.covered.get((pass_, cohort), ()), span])
+        return replace(self, covered={**self.covered, (pass_, cohort): tuple(spans)})
+
     def missing(self, wanted: Pass, cohort: int) -> list[Span]:
         """Return what this pass has not covered of its target."""
         return subtract(self.target(cohort), self.covered.get((wanted, cohort), ()))
@@ -74,18 +90,17 @@ def next_task(
     account: Sequence[Pass],
     erc1155: Sequence[Pass],
     max_blocks: int,
-    blocked: frozenset[tuple[Pass, int]] = frozenset(),
 ) -> Task | None:
     """Return the next range to pay, or None if there is no debt that can be paid now.
 
     Accounts with a cohort of their own come first, then discovery, which the live lane waits
     for; then all other accounts, together with tokens. What has begun is finished before more
     is begun: roots, bodies, then more logs. Logs of accounts wait for discovery, bodies for
-    logs, roots for bodies. `blocked` are passes whose state the node refused a moment ago.
+    logs, roots for bodies.
     """
     for cohort in sorted(ledger.adopted):
         owed = {account[0]: ledger.missing(account[0], cohort)}
-        task = _account_task(ledger, account, cohort, owed, max_blocks, blocked)
+        task = _account_task(ledger, account, cohort, owed, max_blocks)
         if task is not None:
             return task
     together = _together({p: ledger.missing(p, 0) for p in factory}, max_blocks)
@@ -93,7 +108,7 @@ def next_task(
         passes, first, last = together
         return Task("factory", passes, 0, first, last)
     owed = {p: ledger.missing(p, 0) for p in (account[0], *erc1155)}
-    return _account_task(ledger, account, 0, owed, max_blocks, blocked)
+    return _account_task(ledger, account, 0, owed, max_blocks)
 
 
 def _account_task(
@@ -102,14 +117,13 @@ def _account_task(
     cohort: int,
     owed: Mapping[Pass, Sequence[Span]],
     max_blocks: int,
-    blocked: frozenset[tuple[Pass, int]],
 ) -> Task | None:
     """Return the next task of one cohort; `owed` is what its filters of logs miss."""
     logs, bodies, roots = account[0], account[1], account[2:]
     for pass_ in [*roots, bodies]:
         before = bodies if pass_ in roots else logs
         ready = intersect(ledger.missing(pass_, cohort), ledger.covered.get((before, cohort), ()))
-        if ready and (pass_, cohort) not in blocked:
+        if ready:
             first, last = ready[0]
             kind: Literal["roots", "bodies"] = "roots" if pass_ in roots else "bodies"
             return Task(kind, (pass_,), cohort, first, min(last, first + max_blocks - 1))

@@ -108,9 +108,31 @@ UPDATE chain.coverage SET live_from = NULL
 
 _FOLLOW = """
 INSERT INTO chain.coverage (chain_id, pass, filter, cohort, live_from)
-SELECT $1, pass, filter, 0, $4 FROM unnest($2::text[], $3::text[]) AS wanted(pass, filter)
+SELECT $1, pass, filter, 0, CASE WHEN filter <> 'accounts' THEN $4::bigint END
+  FROM unnest($2::text[], $3::text[]) AS wanted(pass, filter)
 ON CONFLICT (chain_id, pass, filter, cohort) DO UPDATE
    SET live_from = coalesce(chain.coverage.live_from, excluded.live_from)"""
+
+# What depends on accounts is followed from when discovery has named them all. A pass that is
+# new, or a factory whose past is not known yet, makes it begin again (activate_accounts).
+_PAUSE_ACCOUNTS = """
+UPDATE chain.coverage SET live_from = NULL
+ WHERE chain_id = $1 AND cohort = 0 AND filter = 'accounts' AND live_from IS NOT NULL
+   AND (EXISTS (SELECT FROM chain.coverage AS p WHERE p.chain_id = $1 AND p.cohort = 0
+                   AND p.filter = 'accounts' AND p.live_from IS NULL
+                   AND (p.pass, p.filter) IN (SELECT * FROM unnest($2::text[], $3::text[])))
+        OR EXISTS (SELECT FROM chain.coverage AS f, chain.chain AS c
+             WHERE c.chain_id = $1 AND f.chain_id = $1 AND f.filter LIKE 'factory/%'
+               AND (f.pass, f.filter) IN (SELECT * FROM unnest($2::text[], $3::text[]))
+               AND CASE WHEN c.start_block <= c.finalized_number THEN
+                   NOT f.blocks @> int8range(c.start_block, c.finalized_number + 1) END))"""
+
+_COHORT_PASSES = """
+INSERT INTO chain.coverage (chain_id, pass, filter, cohort)
+SELECT $1, pass, filter, c.cohort_id
+  FROM unnest($2::text[], $3::text[]) AS wanted(pass, filter)
+ CROSS JOIN chain.cohort AS c WHERE c.chain_id = $1 AND filter = 'accounts'
+ON CONFLICT DO NOTHING"""
 
 
 async def take_over(
@@ -144,6 +166,8 @@ async def take_over(
     await connection.execute(_STOP_FOLLOWING, settings.chain_id, *wanted)
     # Before the first step there is no tip: start_tail sets live_from then.
     await connection.execute(_FOLLOW, settings.chain_id, *wanted, row["indexed_number"])
+    await connection.execute(_PAUSE_ACCOUNTS, settings.chain_id, *wanted)
+    await connection.execute(_COHORT_PASSES, settings.chain_id, *wanted)
     return int(row["epoch"])
 
 
@@ -167,20 +191,20 @@ async def leadership(url: str, chain_id: int, wait_seconds: float) -> AsyncItera
     """
     with translated():
         connection = await asyncpg.connect(url, timeout=10)
-        try:
+    try:
+        with translated():
             await connection.execute(
                 "SELECT set_config('lock_timeout', $1, false)", _ms(wait_seconds)
             )
-            await connection.execute(
-                "SELECT pg_advisory_lock($1, hashtext($2))", _ADVISORY_LOCK_CLASS, str(chain_id)
-            )
-        except asyncpg.LockNotAvailableError as error:
-            connection.terminate()
-            raise FencedError(
-                f"another process already follows chain {chain_id} in this database",
-                remedy="stop it first; or give this one a database of its own",
-            ) from error
-    try:
+            try:
+                await connection.execute(
+                    "SELECT pg_advisory_lock($1, hashtext($2))", _ADVISORY_LOCK_CLASS, str(chain_id)
+                )
+            except asyncpg.LockNotAvailableError as error:
+                raise FencedError(
+                    f"another process already follows chain {chain_id} in this database",
+                    remedy="stop it first; or give this one a database of its own",
+                ) from error
         yield
     finally:
         connection.terminate()

@@ -11,7 +11,7 @@ from indexer.core.passes import Pass
 from indexer.core.roots import MERKLE_ROOT_UPDATED, RootHint, Trigger
 from indexer.core.types import Address, BlockHeader, Hash32
 from indexer.errors import StaleStepError
-from indexer.store.chain_row import Connection, lock_chain, read_chain
+from indexer.store.chain_row import ChainRow, Connection, lock_chain, read_chain
 from indexer.store.live import count_changes, write_created
 from indexer.store.pool import Database
 from indexer.store.rows import (
@@ -21,6 +21,7 @@ from indexer.store.rows import (
     write_rows,
 )
 from indexer.store.verdict_queue import enqueue
+from indexer.store.watched import adopt_accounts
 
 _COVERAGE = "SELECT pass, filter, cohort, blocks FROM chain.coverage WHERE chain_id = $1"
 _COHORTS = "SELECT cohort_id, adopted_block FROM chain.cohort WHERE chain_id = $1"
@@ -72,8 +73,9 @@ SELECT block_number, hash, block_time FROM chain.block
  WHERE chain_id = $1 AND block_number = ANY($2::bigint[])"""
 
 _COVER = """
-UPDATE chain.coverage SET blocks = blocks + int8multirange(int8range($5, $6 + 1))
- WHERE chain_id = $1 AND pass = $2 AND filter = $3 AND cohort = $4"""
+INSERT INTO chain.coverage AS kept (chain_id, pass, filter, cohort, blocks)
+VALUES ($1, $2, $3, $4, int8multirange(int8range($5, $6 + 1)))
+ON CONFLICT (chain_id, pass, filter, cohort) DO UPDATE SET blocks = kept.blocks + excluded.blocks"""
 
 
 async def apply_range(
@@ -98,10 +100,9 @@ async def apply_range(
         for slice_start in range(task.first - task.first % 1_000_000, task.last + 1, 1_000_000):
             await connection.execute("SELECT chain.ensure_partitions($1)", slice_start)
         await write_blocks(connection, chain_id, headers)
-        await write_created(connection, chain_id, rows)
-        await write_rows(connection, chain_id, rows)
-        if rows.decoded is not None:
-            await add_to_balances(connection, chain_id, balance_deltas(rows.decoded.transfers))
+        await _write_discovered(connection, chain, task, rows)
+        added = await write_rows(connection, chain_id, rows, (task.first, task.last))
+        await add_to_balances(connection, chain_id, balance_deltas(added))
         if touched:
             await enqueue(connection, chain_id, touched)
         if rows.roots:
@@ -110,6 +111,38 @@ async def apply_range(
             await connection.execute(
                 _COVER, chain_id, pass_.name, pass_.filter, task.cohort, task.first, task.last
             )
+
+
+_COVERED_SINCE = """
+SELECT account, block_number FROM unnest($2::bytea[], $3::bigint[]) AS found(account, block_number)
+ WHERE EXISTS (SELECT FROM chain.coverage AS v WHERE v.chain_id = $1 AND v.pass = 'logs'
+           AND v.filter = 'accounts' AND v.cohort = 0
+           AND v.blocks && int8range(found.block_number, NULL))"""
+
+
+async def _write_discovered(
+    connection: Connection, chain: ChainRow, task: Task, rows: BlockRows
+) -> None:
+    """Put discovered accounts on the watch list.
+
+    Those of a factory that was added later have a past in blocks which count as covered for
+    everybody else: they form a cohort with a debt of its own.
+    """
+    creations = rows.decoded.creations if rows.decoded is not None else ()
+    if task.kind == "factory" and creations:
+        late = await connection.fetch(
+            _COVERED_SINCE,
+            chain.chain_id,
+            [c.account for c in creations],
+            [c.at.block_number for c in creations],
+        )
+        if late:
+            assert chain.indexed_number is not None
+            accounts = [Address(row[0]) for row in late]
+            await adopt_accounts(
+                connection, chain.chain_id, accounts, chain.indexed_number, "factory"
+            )
+    await write_created(connection, chain.chain_id, rows)
 
 
 async def _check_blocks(
@@ -143,7 +176,7 @@ WHERE t.chain_id = $1 AND t.block_number BETWEEN $2 AND $3
 
 _OPERATIONS = f"""
 SELECT t.block_number, t.log_index, t.transaction_hash, t.sender, t.success, t.user_op_hash,
-       t.entry_point
+       t.entry_point, t.transaction_index
   FROM chain.user_operation AS t {_IN_COHORT.format(account="t.sender")}
  ORDER BY t.block_number, t.log_index"""
 
@@ -161,12 +194,30 @@ SELECT t.block_number, t.log_index, t.hint_index, t.transaction_hash, t.manager,
  ORDER BY t.block_number, t.log_index, t.hint_index"""
 
 
+_NTH_TRIGGER = """
+SELECT block_number FROM (
+    SELECT block_number FROM chain.user_operation
+     WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3
+    UNION ALL
+    SELECT block_number FROM chain.account_event
+     WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3
+) AS t ORDER BY block_number OFFSET $4 LIMIT 1"""
+
+
+async def cut_range(database: Database, chain_id: int, first: int, last: int, most: int) -> int:
+    """Return the last block such that the range holds at most so many triggers, or one block."""
+    async with database.connection() as connection:
+        beyond = await connection.fetchval(_NTH_TRIGGER, chain_id, first, last, most)
+    return last if beyond is None else max(first, int(beyond) - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class StoredOperation:
     """A stored UserOperationEvent whose input is to be decoded."""
 
     trigger: Trigger
     entry_point: Address
+    transaction_index: int
 
 
 async def read_operations(
@@ -188,6 +239,7 @@ async def read_operations(
                 Hash32(r[5]),
             ),
             Address(r[6]),
+            r[7],
         )
         for r in rows
     ]
@@ -269,16 +321,20 @@ ON CONFLICT (chain_id, manager, first_block) DO UPDATE
 
 
 async def mark_unobserved(
-    database: Database, chain_id: int, manager: Address, span: Span, reason: str
+    database: Database, chain_id: int, epoch: int, manager: Address, span: Span, reason: str
 ) -> None:
     """Record a stretch whose state the node no longer has; its coverage stays missing."""
     async with database.transaction() as connection:
+        await lock_chain(connection, chain_id, epoch, "history")
         await connection.execute(_UNOBSERVED, chain_id, manager, span[0], span[1], reason)
 
 
-async def clear_unobserved(database: Database, chain_id: int, manager: Address, span: Span) -> None:
+async def clear_unobserved(
+    database: Database, chain_id: int, epoch: int, manager: Address, span: Span
+) -> None:
     """Forget stretches that could be read after all."""
     async with database.transaction() as connection:
+        await lock_chain(connection, chain_id, epoch, "history")
         await connection.execute(
             "DELETE FROM evidence.unobserved WHERE chain_id = $1 AND manager = $2 "
             "AND first_block >= $3 AND last_block <= $4",

@@ -60,7 +60,8 @@ SELECT EXISTS (SELECT FROM chain.coverage WHERE chain_id = $1 AND pass = 'logs'
        NOT EXISTS (SELECT FROM chain.coverage AS f, chain.chain AS c
          WHERE c.chain_id = $1 AND f.chain_id = $1 AND f.filter LIKE 'factory/%'
            AND f.live_from IS NOT NULL
-           AND NOT f.blocks @> int8range(c.start_block, c.finalized_number + 1))"""
+           AND CASE WHEN c.start_block <= c.finalized_number THEN
+               NOT f.blocks @> int8range(c.start_block, c.finalized_number + 1) END)"""
 
 _POLLED_ROOTS = """
 SELECT manager, a.account, latest.root
@@ -117,6 +118,8 @@ UPDATE chain.chain
        indexed_number = $2, indexed_hash = $3, indexed_time = $4, updated_at = now()
  WHERE chain_id = $1"""
 
+_HIGHEST_KEPT = "SELECT max(block_number) FROM chain.block WHERE chain_id = $1"
+
 _INSERT_TAIL = """
 INSERT INTO chain.tail (chain_id, block_number, hash, parent_hash, block_time)
 SELECT $1, * FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bigint[])"""
@@ -125,6 +128,9 @@ SELECT $1, * FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bigint[])""
 async def start_tail(database: Database, chain_id: int, epoch: int, finalized: BlockHeader) -> None:
     """Begin the tail at the node's finalized block; everything below is history debt.
 
+    StaleStepError while rows stand above that block: after a rewind below finality the node's
+    finality has to come past what was kept, or the live lane would write it again.
+
     Also after an absence longer than finality: what the old tail held is final then (its tip
     was found on the node's chain), is folded, and the gap becomes debt.
     """
@@ -132,6 +138,11 @@ async def start_tail(database: Database, chain_id: int, epoch: int, finalized: B
         chain = await lock_chain(connection, chain_id, epoch, "live")
         if chain.finalized_number is not None and chain.indexed_number is not None:
             await _finalize(connection, chain, chain.indexed_number)
+        kept = await connection.fetchval(_HIGHEST_KEPT, chain_id)
+        if kept is not None and kept > finalized.number:
+            raise StaleStepError(
+                f"block {kept} is stored, and the node's finality is at {finalized.number} only"
+            )
         await connection.execute("DELETE FROM chain.tail WHERE chain_id = $1", chain_id)
         await _insert_tail(connection, chain_id, [finalized])
         await connection.execute(
@@ -183,6 +194,11 @@ INSERT INTO chain.account (chain_id, account, cohort_id, block_number, source)
 SELECT $1, *, 'factory' FROM unnest($2::bytea[], $3::int[], $4::bigint[])
 ON CONFLICT (chain_id, account) DO NOTHING"""
 
+# The roots of the blocks before are history debt then, read again where the state still is.
+_LEAVE_ROOTS = """
+UPDATE chain.coverage SET live_from = $2
+ WHERE chain_id = $1 AND cohort = 0 AND pass LIKE 'roots/%' AND live_from IS NOT NULL"""
+
 _ADVANCE = """
 UPDATE chain.chain
    SET indexed_number = $2, indexed_hash = $3, indexed_time = $4, latest_number = $5,
@@ -212,8 +228,11 @@ async def apply_extension(
                 connection, chain_id, [h for h in extension.headers if h.number in touched]
             )
             await write_created(connection, chain_id, extension.rows)
-            await write_rows(connection, chain_id, extension.rows)
+            span = (extension.headers[0].number, tip.number)
+            await write_rows(connection, chain_id, extension.rows, span)
             await _insert_tail(connection, chain_id, extension.headers)
+            if extension.rows.roots_missed:
+                await connection.execute(_LEAVE_ROOTS, chain_id, tip.number)
         if extension.finalized.number > (chain.finalized_number or 0):
             await _finalize(connection, chain, extension.finalized.number)
         await connection.execute(
@@ -371,6 +390,13 @@ async def set_finality_violation(database: Database, view: LiveView, text: str) 
         )
 
 
+async def first_block(database: Database, chain_id: int) -> int:
+    """Return where the chain's history begins; 0 if that is not known yet."""
+    async with database.connection() as connection:
+        chain = await read_chain(connection, chain_id)
+    return chain.start_block or 0 if chain is not None else 0
+
+
 _AT_OR_BELOW = """
 SELECT block_number, hash FROM chain.block WHERE chain_id = $1 AND block_number <= $2
  ORDER BY block_number DESC LIMIT 1"""
@@ -410,6 +436,8 @@ async def activate_accounts(
         _still_fits(view.chain, chain)
         touched = rows.block_numbers()
         await write_blocks(connection, chain_id, [h for h in headers if h.number in touched])
-        await write_rows(connection, chain_id, rows)
+        if headers:
+            span = (headers[0].number, headers[-1].number)
+            await write_rows(connection, chain_id, rows, span)
         await connection.execute(_ACTIVATE, chain_id, chain.finalized_number)
         await decide(connection)

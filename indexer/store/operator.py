@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from indexer.errors import UsageError
+from indexer.store import verdicts
 from indexer.store.chain_row import lock_row, raise_epoch
 from indexer.store.pool import Database, translated
 
@@ -87,4 +88,5 @@ async def rewind(
             await connection.execute(
                 "SELECT FROM chain.rewind($1, $2, NULL, NULL, $3)", chain_id, keep_block, final
             )
+            await verdicts.withdraw(connection, chain_id)
     return report

@@ -25,6 +25,9 @@ _UNAVAILABLE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.DiskFullError,
+    asyncpg.OutOfMemoryError,
+    asyncpg.ReadOnlySQLTransactionError,
 )
 
 # Somebody else's transaction got in the way: the whole step is simply done again.
@@ -154,6 +157,13 @@ class translated:  # noqa: N801 - reads as the statement it is
         if isinstance(error, _UNAVAILABLE) and _is_cancelled():
             # the rollback of a cancelled step failed, too: that must not undo the cancelling
             raise asyncio.CancelledError from error
+        if isinstance(error, asyncpg.ClientConfigurationError):
+            raise FatalError(
+                "database.url is not a URL that Postgres understands",
+                remedy="it looks like postgresql://user:password@host:5432/sessionwatch",
+            ) from None
+        if isinstance(error, ValueError):
+            return  # asyncpg's complaint about an argument is a fault of ours
         if isinstance(error, _REFUSED):
             raise FatalError(
                 f"the database refused: {type(error).__name__}: {error}",

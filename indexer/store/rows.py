@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from indexer.core.events import DecodedLogs
+import asyncpg
+
+from indexer.core.events import DecodedLogs, Erc1155Transfer
 from indexer.core.roots import AccountObservation, RootAttribution, RootHint, RootObservation
 from indexer.core.types import Address, BlockHeader, Hash32
 from indexer.core.user_operations import UserOperationBody
@@ -35,6 +37,8 @@ class BlockRows:
     roots: list[RootObservation] = field(default_factory=list)
     accounts: list[AccountObservation] = field(default_factory=list)
     attributions: list[RootAttribution] = field(default_factory=list)
+    roots_missed: bool = False
+    """State of some block was pruned: its roots are not covered by this step."""
     root_changes: dict[str, int] = field(default_factory=dict)
     """Filled in by the transaction: changes of roots in these blocks, by evidence."""
 
@@ -57,12 +61,75 @@ class BlockRows:
         return numbers
 
 
-async def write_rows(connection: Connection, chain_id: int, rows: BlockRows) -> None:
-    """Append the rows; nothing is updated in place."""
+async def write_rows(
+    connection: Connection, chain_id: int, rows: BlockRows, span: tuple[int, int]
+) -> list[Erc1155Transfer]:
+    """Append the rows of these blocks (first, last); return the transfers that are new.
+
+    Normally no row is there yet, and COPY says so. After a change of configuration a pass may
+    find what another has stored (the same token watched alone and among all): then only what is
+    missing is added, and nothing is counted twice.
+    """
+    try:
+        async with connection.transaction():
+            await _append(connection, chain_id, rows)
+    except asyncpg.UniqueViolationError:
+        rows = await _missing_of(connection, chain_id, rows, span)
+        await _append(connection, chain_id, rows)
+    await write_observations(connection, chain_id, rows.roots, rows.accounts, rows.attributions)
+    return list(rows.decoded.transfers) if rows.decoded is not None else []
+
+
+async def _append(connection: Connection, chain_id: int, rows: BlockRows) -> None:
     if rows.decoded is not None:
         await _write_decoded(connection, chain_id, rows.decoded)
     await write_bodies(connection, chain_id, rows.bodies, rows.hints)
-    await write_observations(connection, chain_id, rows.roots, rows.accounts, rows.attributions)
+
+
+_PRESENT = """
+SELECT block_number, log_index, {extra} FROM chain.{table}
+ WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3"""
+
+
+async def _missing_of(
+    connection: Connection, chain_id: int, rows: BlockRows, span: tuple[int, int]
+) -> BlockRows:
+    """Return the rows that the tables do not hold yet."""
+
+    async def present(table: str, extra: str = "0") -> set[tuple[int, int, int]]:
+        query = _PRESENT.format(table=table, extra=extra)
+        return {tuple(row) for row in await connection.fetch(query, chain_id, *span)}
+
+    decoded = rows.decoded
+    if decoded is not None:
+        events = await present("account_event")
+        operations = await present("user_operation")
+        transfers = await present("erc1155_transfer", "batch_index")
+        approvals = await present("erc1155_approval")
+        uris = await present("erc1155_uri")
+        undecoded = await present("undecoded_log")
+
+        def new(row: Any, known: set[tuple[int, int, int]], extra: int = 0) -> bool:
+            return (row.at.block_number, row.at.log_index, extra) not in known
+
+        decoded = replace(
+            decoded,
+            creations=tuple(r for r in decoded.creations if new(r, events)),
+            account_events=tuple(r for r in decoded.account_events if new(r, events)),
+            user_operations=tuple(r for r in decoded.user_operations if new(r, operations)),
+            transfers=tuple(r for r in decoded.transfers if new(r, transfers, r.batch_index)),
+            approvals=tuple(r for r in decoded.approvals if new(r, approvals)),
+            uris=tuple(r for r in decoded.uris if new(r, uris)),
+            undecoded=tuple(r for r in decoded.undecoded if new(r, undecoded)),
+        )
+    bodies = await present("user_operation_body")
+    hints = await present("root_hint", "hint_index")
+    return replace(
+        rows,
+        decoded=decoded,
+        bodies=[r for r in rows.bodies if (r.block_number, r.log_index, 0) not in bodies],
+        hints=[h for h in rows.hints if (h.block_number, h.log_index, h.hint_index) not in hints],
+    )
 
 
 _INSERT_BLOCKS = """

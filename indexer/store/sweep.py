@@ -12,7 +12,7 @@ from indexer.core.types import Address, BlockHeader, Hash32
 from indexer.core.verdict_values import Settings as VerdictSettings
 from indexer.errors import StaleStepError
 from indexer.store import verdicts
-from indexer.store.chain_row import NEVER, lock_chain, read_chain
+from indexer.store.chain_row import NEVER, Connection, lock_chain, read_chain
 from indexer.store.pool import Database
 from indexer.store.rows import write_blocks, write_observations
 from indexer.store.watched import adopt_accounts
@@ -55,13 +55,11 @@ _WITH_SETS = """
 SELECT DISTINCT account FROM sessions.session_set
  WHERE chain_id = $1 AND account = ANY($2::bytea[])"""
 
-# Modules of stored sets that were never looked at, or had no code when last looked at.
+# Code comes and, by a reorg, goes: modules are looked at whenever a set with them is decided here.
 _MODULES = """
 SELECT DISTINCT s.session_validation_module
   FROM sessions.session_set AS ss JOIN sessions.session AS s USING (set_id)
-  LEFT JOIN evidence.module_code AS m
-         ON m.chain_id = ss.chain_id AND m.module = s.session_validation_module
- WHERE ss.chain_id = $1 AND ss.account = ANY($2::bytea[]) AND m.has_code IS NOT TRUE"""
+ WHERE ss.chain_id = $1 AND ss.account = ANY($2::bytea[])"""
 
 
 async def read_work(database: Database, settings: ChainSettings, limit: int) -> Work | None:
@@ -98,7 +96,7 @@ async def read_work(database: Database, settings: ChainSettings, limit: int) -> 
     adopt += [(account, "list") for account in new_listed if account not in with_sets]
     read_accounts = {q.account for q in queued if q.read_state} | {a for a, _ in adopt}
     # Accounts that are neither watched nor have a set were rewound away: nothing to read.
-    read_accounts -= set(unwatched) - with_sets
+    read_accounts -= set(unwatched) - with_sets - set(new_listed)
     return Work(
         BlockHeader(
             chain.indexed_number, chain.indexed_hash, Hash32(bytes(32)), chain.indexed_time
@@ -133,15 +131,18 @@ async def apply_work(
     """Write what was read and decide the keys; StaleStepError if the tip moved meanwhile."""
     async with database.transaction() as connection:
         chain = await lock_chain(connection, chain_id, epoch, "live")
-        if chain.indexed_hash != work.tip.hash:
-            raise StaleStepError("the tip moved while state was read")
+        if not await connection.fetchval(_IN_TAIL, chain_id, work.tip.number, work.tip.hash):
+            raise StaleStepError("a reorg took the block at which state was read")
+        assert chain.indexed_number is not None
+        assert chain.indexed_time is not None
         for source in ("stored", "list"):
             accounts = [account for account, why in work.adopt if why == source]
             if accounts:
-                await adopt_accounts(connection, chain_id, accounts, work.tip.number, source)
-        if roots or slots:
+                await adopt_accounts(connection, chain_id, accounts, chain.indexed_number, source)
+        new_roots, new_slots = await _differing(connection, chain_id, roots, slots)
+        if new_roots or new_slots:
             await write_blocks(connection, chain_id, [work.tip])
-        await write_observations(connection, chain_id, roots, slots, ())
+        await write_observations(connection, chain_id, new_roots, new_slots, ())
         if module_code:
             await connection.execute(
                 _MODULE_CODE,
@@ -150,11 +151,69 @@ async def apply_work(
                 list(module_code.values()),
                 work.tip.number,
             )
-        return await verdicts.decide_touched(
+        changes = await verdicts.decide_touched(
             connection,
             chain_id=chain_id,
-            confirmed_at=work.confirmed_at or chain.confirmed_at or NEVER,
+            confirmed_at=work.confirmed_at or NEVER,
             settings=settings,
-            touched=[(work.tip.number, work.tip.timestamp, work.keys)],
+            touched=[(chain.indexed_number, chain.indexed_time, work.keys)],
             taken=work.queued,
         )
+        if work.adopt and chain.indexed_number != work.tip.number:
+            # Nobody watched these accounts between the two blocks: look once more.
+            adopted = {account for account, _ in work.adopt}
+            again = [key for key in work.keys if key[1] in adopted]
+            await verdicts.enqueue(connection, chain_id, again, read_state=True)
+        return changes
+
+
+_IN_TAIL = """
+SELECT EXISTS (SELECT FROM chain.tail WHERE chain_id = $1 AND block_number = $2 AND hash = $3)"""
+
+_LATEST_ROOTS = """
+SELECT k.manager, k.account, latest.root
+  FROM unnest($2::bytea[], $3::bytea[]) AS k(manager, account)
+ CROSS JOIN LATERAL (
+    SELECT o.root FROM evidence.root_observation AS o
+      JOIN chain.block AS b USING (chain_id, block_number)
+     WHERE o.chain_id = $1 AND o.manager = k.manager AND o.account = k.account
+       AND b.hash = o.block_hash
+     ORDER BY o.block_number DESC LIMIT 1
+) AS latest"""
+
+_LATEST_SLOTS = """
+SELECT k.account, latest.* FROM unnest($2::bytea[]) AS k(account)
+ CROSS JOIN LATERAL (
+    SELECT o.implementation, o.fallback_handler, o.enabled_managers, o.tainted
+      FROM evidence.account_observation AS o JOIN chain.block AS b USING (chain_id, block_number)
+     WHERE o.chain_id = $1 AND o.account = k.account AND b.hash = o.block_hash
+     ORDER BY o.block_number DESC LIMIT 1
+) AS latest"""
+
+
+async def _differing(
+    connection: Connection,
+    chain_id: int,
+    roots: Sequence[RootObservation],
+    slots: Sequence[AccountObservation],
+) -> tuple[list[RootObservation], list[AccountObservation]]:
+    """Return what is not known already: no trigger asked for it, only a start or a rewind."""
+    known_roots = {
+        (bytes(row[0]), bytes(row[1])): bytes(row[2])
+        for row in await connection.fetch(
+            _LATEST_ROOTS, chain_id, [o.manager for o in roots], [o.account for o in roots]
+        )
+    }
+    known_slots = {
+        bytes(row[0]): (row[1], row[2], tuple(row[3]), row[4])
+        for row in await connection.fetch(_LATEST_SLOTS, chain_id, [o.account for o in slots])
+    }
+    return (
+        [o for o in roots if known_roots.get((o.manager, o.account)) != o.root],
+        [
+            o
+            for o in slots
+            if known_slots.get(o.account)
+            != (o.implementation, o.fallback_handler, o.enabled_managers, o.tainted)
+        ],
+    )

@@ -22,7 +22,6 @@ from indexer.chain.state import (
     find_deployment_block,
     manager_kind,
     read_code,
-    read_slots,
 )
 from indexer.core.merkle import root_slot
 from indexer.core.types import ZERO_HASH, Hash32
@@ -32,6 +31,7 @@ from indexer.devnet.anvil import AnvilOptions
 from indexer.devnet.operations import Call, call_data, set_root_call
 from indexer.devnet.tools import Toolchain
 from indexer.errors import BlockUnknownError, NodeUnreachableError, StatePrunedError
+from tests.chain.reading import read_slots
 from tests.sim.settings import chain_settings
 
 ROOT = Hash32(bytes(30) + b"\xab\xcd")
@@ -78,9 +78,9 @@ async def test_logs_by_hash_and_by_range_agree(devnet: Devnet, real: Node) -> No
     assert [log.data.hex() for log in by_hash] == [one["data"][2:] for one in told]
     only = await fetch_logs_in_range(real, 0, second.block_number, [LogRequest((at.FACTORY,))])
     assert {log.address for log in only.logs} == {at.FACTORY}
-    (transaction,) = await fetch_transactions(real, [first.transaction_hash])
+    (transaction,) = await fetch_transactions(real, [(first.block_hash, 0)])
     assert transaction is not None
-    assert (transaction.to, transaction.block_hash) == (at.ENTRY_POINT, first.block_hash)
+    assert (transaction.to, transaction.hash) == (at.ENTRY_POINT, first.transaction_hash)
 
 
 async def test_a_range_above_the_tip_is_not_empty(devnet: Devnet, real: Node) -> None:
@@ -141,7 +141,7 @@ async def test_a_block_that_lost_is_unknown(devnet: Devnet, real: Node) -> None:
     (winner,) = await fetch_headers(real, [lost.block_number])
     assert winner is not None
     assert await read_slots(real, winner.hash, [slot]) == [ZERO_HASH]
-    assert await fetch_transactions(real, [lost.transaction_hash]) == [None]
+    assert await fetch_transactions(real, [(lost.block_hash, 0)]) == [None]
 
 
 async def test_pruned_state_is_told_apart(toolchain: Toolchain) -> None:

@@ -14,11 +14,11 @@ from indexer.chain.state import (
     find_deployment_block,
     manager_kind,
     read_code,
-    read_slots,
 )
 from indexer.core.merkle import root_slot
 from indexer.core.types import ZERO_HASH, Address, Hash32
 from indexer.errors import BlockUnknownError, NodeAnswerError, NodeError, StatePrunedError
+from tests.chain.reading import read_slots
 from tests.sim.blocks import SimTransaction
 from tests.sim.faults import Answer, Drop, Fault, Refuse
 from tests.sim.node import SimNode
@@ -108,7 +108,8 @@ async def test_transactions_in_the_order_asked(sim: SimNode, node: Node) -> None
     """Known transactions come whole, unknown ones as None."""
     block = sim.mine(2, transactions=[SimTransaction(ACCOUNT, b"call"), SimTransaction(None)])
     call, creation = (block.transaction_hash(index) for index in range(2))
-    found = await fetch_transactions(node, [creation, ZERO_HASH, call, call])
+    places = [(block.hash, 1), (block.hash, 7), (block.hash, 0), (block.hash, 0)]
+    found = await fetch_transactions(node, places)
     expected = Transaction(call, block.hash, block.number, ACCOUNT, b"call")
     assert found == [
         Transaction(creation, block.hash, block.number, None, b""),
@@ -121,8 +122,9 @@ async def test_transactions_in_the_order_asked(sim: SimNode, node: Node) -> None
 @pytest.mark.parametrize(
     "changes",
     [
-        {"hash": "0x" + "77" * 32},
+        {"blockHash": "0x" + "77" * 32},
         {"blockHash": None},
+        {"blockHash": None, "blockNumber": None},
         {"input": None},
         {"to": "0x12"},
         {"input": 1},
@@ -131,23 +133,14 @@ async def test_transactions_in_the_order_asked(sim: SimNode, node: Node) -> None
 async def test_a_wrong_transaction_is_refused(
     sim: SimNode, node: Node, changes: dict[str, Any]
 ) -> None:
-    """Another hash, half a position or a bad field is an error."""
+    """Another block, half a position or a bad field is an error."""
     block = sim.mine(1, transactions=[SimTransaction(ACCOUNT)])
     sim.fail(Answer({**block.transaction_to_json(0), **changes}))
     with pytest.raises(NodeAnswerError):
-        await fetch_transactions(node, [block.transaction_hash(0)])
+        await fetch_transactions(node, [(block.hash, 0)])
     sim.fail(Refuse("internal error"))
     with pytest.raises(NodeRefusedError):
-        await fetch_transactions(node, [block.transaction_hash(0)])
-
-
-async def test_a_pending_transaction_has_no_block(sim: SimNode, node: Node) -> None:
-    """Neither hash nor number: known, but in no block."""
-    block = sim.mine(1, transactions=[SimTransaction(ACCOUNT)])
-    pending = {**block.transaction_to_json(0), "blockHash": None, "blockNumber": None}
-    sim.fail(Answer(pending))
-    (found,) = await fetch_transactions(node, [block.transaction_hash(0)])
-    assert found == Transaction(block.transaction_hash(0), None, None, ACCOUNT, b"")
+        await fetch_transactions(node, [(block.hash, 0)])
 
 
 async def test_code_is_read_at_a_block(sim: SimNode, node: Node) -> None:

@@ -1,13 +1,23 @@
 """Debt: what the history lane owes, and that paying it in its order pays all of it, once."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.core.debt import Ledger, Span, Task, intersect, missing_blocks, next_task, subtract
+from indexer.core.debt import (
+    Ledger,
+    Span,
+    Task,
+    intersect,
+    merge,
+    missing_blocks,
+    next_task,
+    subtract,
+)
 from indexer.core.passes import ACCOUNTS, BODIES, LOGS_ACCOUNTS, Pass
 
 FACTORIES = (Pass("logs", "factory/0x01"), Pass("logs", "factory/0x02"))
@@ -68,14 +78,16 @@ class Books:
         covered = {key: spans_of(blocks) for key, blocks in self.covered.items() if blocks}
         return Ledger(covered, self.start_block, self.finalized, dict(self.adopted))
 
-    def task(self, max_blocks: int, blocked: frozenset[tuple[Pass, int]] = frozenset()):
+    def task(self, max_blocks: int, lost: Iterable[tuple[Pass, int]] = ()):
+        ledger = self.ledger
+        for pass_, cohort in lost:
+            ledger = ledger.with_covered(pass_, cohort, ledger.target(cohort))
         return next_task(
-            self.ledger,
+            ledger,
             factory=self.factory,
             account=self.account,
             erc1155=self.erc1155,
             max_blocks=max_blocks,
-            blocked=blocked,
         )
 
     def done(self, pass_: Pass, cohort: int) -> set[int]:
@@ -178,16 +190,25 @@ def test_finality_the_live_lane_and_adoptions_may_come_in_any_order(found, data)
 
 
 @given(books(), st.data())
-def test_what_is_blocked_is_left_and_the_rest_is_paid(found, data):
+def test_what_is_lost_is_left_and_the_rest_is_paid(found, data):
     """Pruned state of one manager holds up nothing but the roots of that manager."""
     keys = [(pass_, cohort) for cohort in (0, *found.adopted) for pass_ in found.roots]
-    blocked = frozenset(data.draw(st.sets(st.sampled_from(keys)))) if keys else frozenset()
+    lost = frozenset(data.draw(st.sets(st.sampled_from(keys)))) if keys else frozenset()
 
-    while (task := found.task(6, blocked)) is not None:
-        assert not {(pass_, task.cohort) for pass_ in task.passes} & blocked
+    while (task := found.task(6, lost)) is not None:
+        assert not {(pass_, task.cohort) for pass_ in task.passes} & lost
         found.pay(task, 6)
 
-    assert set(found.owed()) <= blocked
+    assert set(found.owed()) <= lost
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9))))
+def test_merged_stretches_hold_the_same_blocks(pairs):
+    """Merging keeps every block once, in stretches that neither overlap nor touch."""
+    spans = [(first, first + more) for first, more in pairs]
+    merged = merge(spans)
+    assert set(blocks_of(merged)) == blocks_of(spans)
+    assert all(left[1] + 1 < right[0] for left, right in pairwise(merged))
 
 
 @given(books())

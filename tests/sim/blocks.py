@@ -112,7 +112,7 @@ class SimBlock:
         return answer
 
     def transaction_to_json(self, index: int) -> dict[str, Any]:
-        """Return the answer of eth_getTransactionByHash."""
+        """Return the answer of eth_getTransactionByBlockHashAndIndex."""
         known = index < len(self.transactions)
         transaction = self.transactions[index] if known else SimTransaction(Address(bytes(20)))
         return {

@@ -293,8 +293,8 @@ class SimNode:
                 return hexed(self._state(block).storage(key))
             case "eth_getCode", [address, block]:
                 return hexed(self._state(block).code_at(Address(unhexed(address))))
-            case "eth_getTransactionByHash", [transaction_hash]:
-                return self._transaction(unhexed(transaction_hash))
+            case "eth_getTransactionByBlockHashAndIndex", [block_hash, index]:
+                return self._transaction(unhexed(block_hash), int(index, 16))
             case "eth_call", _:
                 raise Refusal("execution reverted", 3)
             case _:
@@ -362,11 +362,10 @@ class SimNode:
             and _topics_match(log.topics, wanted.get("topics") or [])
         ]
 
-    def _transaction(self, transaction_hash: bytes) -> dict[str, Any] | None:
+    def _transaction(self, block_hash: bytes, index: int) -> dict[str, Any] | None:
         for block in self._canonical[: self._head + 1]:
-            for index in range(block.transaction_count()):
-                if block.transaction_hash(index) == transaction_hash:
-                    return block.transaction_to_json(index)
+            if block.hash == block_hash and index < block.transaction_count():
+                return block.transaction_to_json(index)
         return None
 
 
