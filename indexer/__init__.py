@@ -26,8 +26,8 @@ chain/  1 IN: the only code that talks to nodes
     scrub.py            keeps the URLs of nodes out of every text
     head.py             tip, finalized block, headers
     logs.py             logs, with proof that they belong to the blocks asked for
-    state.py            storage and code at a block hash; an error is never a zero
-    bulk.py             state of many contracts at many blocks in one batch
+    state.py            transactions, code, what kind of manager stands somewhere
+    bulk.py             storage and code at block hashes, in one batch; an error is never a zero
     slots.py            where an account keeps what is read of it
     contracts.py        what `check` asks of nodes and managers
 
@@ -68,10 +68,13 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     schema.py           schema.sql: applying it, and its version
     pool.py             the connections, and what their failures mean
     chain_row.py        the row of one chain: taking it over, locking it
+    live_view.py        what a live step is planned on, in one snapshot
     live.py             the live lane's transactions: extend, rewind, restart
     history.py          the history lane's: what is owed, and paying one range
     watched.py          the watch list: who is watched, and adopting more
-    rows.py             COPY into the tables, in key order
+    rows.py             what one step found, and writing it once
+    copying.py          COPY into the tables, in key order
+    observations.py     what was read from state, and who is named for it
     sessions.py         the stored session sets: import, list, show
     sweep.py            the sweep's: what waits to be decided, and deciding it
     verdict_queue.py    (manager, account) whose inputs changed

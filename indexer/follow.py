@@ -44,6 +44,7 @@ from indexer.ingest import (
 from indexer.log import get_logger
 from indexer.store import live, verdicts, watched
 from indexer.store.chain_row import NEVER, Connection
+from indexer.store.live_view import LiveView, read_live
 from indexer.store.pool import Database
 from indexer.store.rows import BlockRows
 
@@ -76,7 +77,7 @@ class Follower:
     async def step(self) -> bool:
         """Do one step; return whether another should follow at once."""
         chain_id = self.contracts.settings.chain_id
-        view = await live.read_live(self.database, chain_id)
+        view = await read_live(self.database, chain_id)
         head = await fetch_head(self.node, self.contracts.settings.finality_depth)
         if view.tail is None:
             return await self._start(view, head.finalized)
@@ -134,7 +135,7 @@ class Follower:
                 raise NodeAnswerError("the node moved to another branch while it answered")
         return canonical
 
-    async def _start(self, view: live.LiveView, finalized: BlockHeader) -> bool:
+    async def _start(self, view: LiveView, finalized: BlockHeader) -> bool:
         chain_id = self.contracts.settings.chain_id
         await live.start_tail(self.database, chain_id, self.epoch, finalized)
         log.info(
@@ -146,7 +147,7 @@ class Follower:
         await self._reload()
         return True
 
-    async def _activate(self, view: live.LiveView) -> bool:
+    async def _activate(self, view: LiveView) -> bool:
         """Keep accounts' logs as soon as discovery has named every account.
 
         Those of the tail are fetched now, in one transaction with the decision to keep them;
@@ -192,7 +193,7 @@ class Follower:
                 {row.account: row.adopted_block for row in rows if row.adopted_block is not None}
             )
 
-    async def _extend(self, view: live.LiveView, head: ChainHead, step: Extend) -> None:
+    async def _extend(self, view: LiveView, head: ChainHead, step: Extend) -> None:
         settings = self.contracts.settings
         await self._load_new()
         passes = [p for p in all_passes(settings) if view.accounts_live or p.filter != ACCOUNTS]
@@ -259,7 +260,7 @@ class Follower:
         return decide
 
     async def _gather(
-        self, view: live.LiveView, headers: Sequence[BlockHeader], passes: Sequence[Pass]
+        self, view: LiveView, headers: Sequence[BlockHeader], passes: Sequence[Pass]
     ) -> BlockRows:
         """Fetch, decode and read everything these passes keep of these blocks."""
         rows = BlockRows()
@@ -285,7 +286,7 @@ class Follower:
 
     async def _observe(
         self,
-        view: live.LiveView,
+        view: LiveView,
         headers: Sequence[BlockHeader],
         triggers: Sequence[Trigger],
         rows: BlockRows,
@@ -333,9 +334,7 @@ class Follower:
             always -= {s.account for s in slots if not s.tainted} - view.stored
         rows.attributions = attributions_of(rows.roots, grouped, rows.hints)
 
-    async def _rewind(
-        self, view: live.LiveView, tail: Tail, keep: BlockHeader, head: ChainHead
-    ) -> None:
+    async def _rewind(self, view: LiveView, tail: Tail, keep: BlockHeader, head: ChainHead) -> None:
         settings = self.contracts.settings
         depth = tail.tip.number - keep.number
 
@@ -355,7 +354,7 @@ class Follower:
             accounts_touched=len(touched),
         )
 
-    async def _violation(self, view: live.LiveView, step: Violation) -> None:
+    async def _violation(self, view: LiveView, step: Violation) -> None:
         text = (
             f"block {step.number} is final here as {hex_of(step.ours.hash)}, "
             f"but the node has {hex_of(step.theirs.hash)}"

@@ -53,7 +53,8 @@ from indexer.errors import (
     RetryableError,
     StaleStepError,
 )
-from indexer.store.rows import BlockRows, BodyRow
+from indexer.store.copying import BodyRow
+from indexer.store.rows import BlockRows
 from indexer.store.verdicts import VerdictChange, VerdictCount
 
 MIN_BACKOFF_SECONDS = 0.1
@@ -231,7 +232,9 @@ async def fetch_bodies(
         body = decoded[key].get(trigger.user_op_hash)
         if body is not None:
             bodies.append(BodyRow(trigger.block_number, trigger.log_index, body))
-            hints += body_hints(trigger, body, settings.managers)
+            # Of every contract, manager or not: one that is configured later has its hints then.
+            named = {call.to for call in body.calls} | {s.manager for s in body.sessions}
+            hints += body_hints(trigger, body, named)
     return bodies, hints
 
 

@@ -196,10 +196,15 @@ async def table(connection: Connection, query: str) -> list[Row]:
     return [json.loads(record[0]) for record in found]
 
 
+_VERDICTS = """
+SELECT manager, account, verdict, cause, since_block, since_time, on_chain_root, expected_root,
+       explanation, observed_block FROM watch.verdict"""
+
+
 async def _comparable(connection: Connection) -> dict[str, list[Row]]:
     """Return all that the law compares, but for the tail and what finality says of a row."""
     found: dict[str, list[Row]] = {}
-    for name, query in _COMPARED.items():
+    for name, query in (_COMPARED | {"verdict": _VERDICTS}).items():
         if name != "tail":
             rows = await table(connection, query)
             found[name] = sorted(

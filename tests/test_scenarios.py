@@ -197,6 +197,7 @@ async def test_each_root_is_linked_to_its_set(run: Scenarios) -> None:
 async def test_history_finds_what_was_followed(run: Scenarios) -> None:
     """A daemon that comes afterwards writes what one that followed every block has written."""
     assert run.history.keys() == run.live.keys()
+    assert all(run.live.values())
     for name, rows in run.live.items():
         assert run.history[name] == rows, name
 

@@ -103,9 +103,8 @@ async def watching(
         NodeProxy(devnet.url) as proxy,
         connected(database_url) as connection,
     ):
-        config = configuration(
-            database_url, proxy.url, **({"managers": managers, "grace_seconds": 1} | keys)
-        )
+        settings: dict[str, Any] = {"managers": managers, "grace_seconds": 1}
+        config = configuration(database_url, proxy.url, **(settings | keys))
         async with running_daemon(folder, config) as daemon:
             await daemon.following()
             yield Watch(devnet, proxy, database_url, connection, daemon)

@@ -13,13 +13,9 @@ from indexer.core.types import Address, BlockHeader, Hash32
 from indexer.errors import StaleStepError
 from indexer.store.chain_row import ChainRow, Connection, lock_chain, read_chain
 from indexer.store.live import count_changes, write_created
+from indexer.store.observations import write_blocks
 from indexer.store.pool import Database
-from indexer.store.rows import (
-    BlockRows,
-    add_to_balances,
-    write_blocks,
-    write_rows,
-)
+from indexer.store.rows import BlockRows, add_to_balances, write_rows
 from indexer.store.verdict_queue import enqueue
 from indexer.store.watched import adopt_accounts
 

@@ -2,115 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from indexer.core.reorg import Tail
 from indexer.core.types import Address, BlockHeader, Hash32
 from indexer.errors import StaleStepError
 from indexer.store.chain_row import ChainRow, Connection, lock_chain, read_chain
+from indexer.store.live_view import LiveView
+from indexer.store.observations import write_blocks
 from indexer.store.pool import Database
-from indexer.store.rows import BlockRows, write_blocks, write_rows
-
-
-@dataclass(frozen=True, slots=True)
-class LiveView:
-    """What a step is planned on, read in one snapshot.
-
-    `asked_at` is the database's clock before the node is asked anything; `tainted` are the
-    accounts whose roots are read at every block. While discovery has not named every account
-    (`accounts_live` false) no account's logs are kept, and the roots of `stored`, the accounts
-    with session sets, are read at every block too; `discovered` says that it has. `polled_roots`
-    are the latest roots of those that are read at every block, by (manager, account).
-    """
-
-    chain: ChainRow
-    tail: Tail | None
-    tainted: frozenset[Address]
-    asked_at: datetime
-    accounts_live: bool
-    discovered: bool
-    stored: frozenset[Address]
-    polled_roots: Mapping[tuple[Address, Address], Hash32]
-
-
-_TAIL = """
-SELECT block_number, hash, parent_hash, block_time FROM chain.tail
- WHERE chain_id = $1 ORDER BY block_number"""
-
-# The latest canonical observation of each account that was ever seen tainted.
-_TAINTED = """
-SELECT candidate.account FROM (
-    SELECT DISTINCT account FROM evidence.account_observation WHERE chain_id = $1 AND tainted
-) AS candidate
-CROSS JOIN LATERAL (
-    SELECT o.tainted FROM evidence.account_observation AS o
-      JOIN chain.block AS b USING (chain_id, block_number)
-     WHERE o.chain_id = $1 AND o.account = candidate.account AND b.hash = o.block_hash
-     ORDER BY o.block_number DESC LIMIT 1
-) AS latest
-WHERE latest.tainted"""
-
-
-# Discovery is complete when every factory that is followed is covered up to the finalized block.
-_ACCOUNTS_LIVE = """
-SELECT EXISTS (SELECT FROM chain.coverage WHERE chain_id = $1 AND pass = 'logs'
-           AND filter = 'accounts' AND cohort = 0 AND live_from IS NOT NULL),
-       NOT EXISTS (SELECT FROM chain.coverage AS f, chain.chain AS c
-         WHERE c.chain_id = $1 AND f.chain_id = $1 AND f.filter LIKE 'factory/%'
-           AND f.live_from IS NOT NULL
-           AND CASE WHEN c.start_block <= c.finalized_number THEN
-               NOT f.blocks @> int8range(c.start_block, c.finalized_number + 1) END)"""
-
-_POLLED_ROOTS = """
-SELECT manager, a.account, latest.root
-  FROM chain.chain AS c, unnest(c.managers) AS manager, unnest($2::bytea[]) AS a(account)
- CROSS JOIN LATERAL (
-    SELECT o.root FROM evidence.root_observation AS o
-      JOIN chain.block AS b USING (chain_id, block_number)
-     WHERE o.chain_id = $1 AND o.manager = manager AND o.account = a.account
-       AND b.hash = o.block_hash
-     ORDER BY o.block_number DESC LIMIT 1
-) AS latest
- WHERE c.chain_id = $1"""
-
-MAX_STORED_READ_PER_BLOCK = 5000
-
-_STORED = """
-SELECT DISTINCT account FROM sessions.session_set WHERE chain_id = $1 LIMIT $2"""
-
-
-async def read_live(database: Database, chain_id: int) -> LiveView:
-    """Read the chain's row, its tail and the tainted accounts; never remembered across steps."""
-    async with database.transaction() as connection:
-        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        asked_at = await connection.fetchval("SELECT clock_timestamp()")
-        chain = await read_chain(connection, chain_id)
-        assert chain is not None, "take_over made the row"
-        headers = tuple(
-            BlockHeader(row[0], Hash32(row[1]), Hash32(row[2]), row[3])
-            for row in await connection.fetch(_TAIL, chain_id)
-        )
-        tainted = {Address(row[0]) for row in await connection.fetch(_TAINTED, chain_id)}
-        accounts_live, discovered = await connection.fetchrow(_ACCOUNTS_LIVE, chain_id)  # type: ignore[misc]
-        stored: set[Address] = set()
-        if not accounts_live:
-            found = await connection.fetch(_STORED, chain_id, MAX_STORED_READ_PER_BLOCK)
-            stored = {Address(row[0]) for row in found}
-        polled = sorted(tainted | stored)
-        roots = await connection.fetch(_POLLED_ROOTS, chain_id, polled) if polled else []
-    return LiveView(
-        chain,
-        Tail(headers) if headers else None,
-        frozenset(tainted),
-        asked_at,
-        accounts_live,
-        discovered,
-        frozenset(stored),
-        {(Address(row[0]), Address(row[1])): Hash32(row[2]) for row in roots},
-    )
-
+from indexer.store.rows import BlockRows, write_rows
 
 _START_TAIL = """
 UPDATE chain.chain

@@ -13,8 +13,8 @@ from indexer.core.verdict_values import Settings as VerdictSettings
 from indexer.errors import StaleStepError
 from indexer.store import verdicts
 from indexer.store.chain_row import NEVER, Connection, lock_chain, read_chain
+from indexer.store.observations import write_blocks, write_observations
 from indexer.store.pool import Database
-from indexer.store.rows import write_blocks, write_observations
 from indexer.store.watched import adopt_accounts
 
 Key = tuple[Address, Address]

@@ -1,0 +1,98 @@
+"""Writing what was read from state, who is named for it, and the blocks it stands in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from indexer.core.roots import AccountObservation, RootAttribution, RootObservation
+from indexer.core.types import BlockHeader
+from indexer.store.chain_row import Connection
+
+_INSERT_BLOCKS = """
+INSERT INTO chain.block (chain_id, block_number, hash, block_time)
+SELECT $1, * FROM unnest($2::bigint[], $3::bytea[], $4::bigint[])
+ON CONFLICT (chain_id, block_number) DO NOTHING"""
+
+
+async def write_blocks(
+    connection: Connection, chain_id: int, headers: Iterable[BlockHeader]
+) -> None:
+    """Record canonical blocks; a block that is known already stays as it is."""
+    kept = sorted(headers, key=lambda header: header.number)
+    if kept:
+        await connection.execute(
+            _INSERT_BLOCKS,
+            chain_id,
+            [h.number for h in kept],
+            [h.hash for h in kept],
+            [h.timestamp for h in kept],
+        )
+
+
+# An observation is keyed by its block's hash and true for ever: read again, it is the same.
+_INSERT_ROOTS = """
+INSERT INTO evidence.root_observation (chain_id, manager, account, block_number, block_hash, root)
+SELECT $1, * FROM unnest($2::bytea[], $3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[])
+ON CONFLICT DO NOTHING"""
+
+_INSERT_ACCOUNT = """
+INSERT INTO evidence.account_observation (chain_id, account, block_number, block_hash,
+    implementation, fallback_handler, enabled_managers, tainted)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+ON CONFLICT DO NOTHING"""
+
+_INSERT_ATTRIBUTIONS = """
+INSERT INTO chain.root_attribution (chain_id, block_number, manager, account, evidence,
+    attribution, transaction_hash, user_op_hash)
+SELECT $1, * FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::text[], $6::text[],
+    $7::bytea[], $8::bytea[])
+ON CONFLICT DO NOTHING"""
+
+
+async def write_observations(
+    connection: Connection,
+    chain_id: int,
+    roots: Sequence[RootObservation],
+    accounts: Sequence[AccountObservation],
+    attributions: Sequence[RootAttribution],
+) -> None:
+    """Append what was read from state, and who is named for it."""
+    if roots:
+        await connection.execute(
+            _INSERT_ROOTS,
+            chain_id,
+            [o.manager for o in roots],
+            [o.account for o in roots],
+            [o.block_number for o in roots],
+            [o.block_hash for o in roots],
+            [o.root for o in roots],
+        )
+    if accounts:
+        await connection.executemany(
+            _INSERT_ACCOUNT,
+            [
+                (
+                    chain_id,
+                    o.account,
+                    o.block_number,
+                    o.block_hash,
+                    o.implementation,
+                    o.fallback_handler,
+                    list(o.enabled_managers),
+                    o.tainted,
+                )
+                for o in accounts
+            ],
+        )
+    if attributions:
+        await connection.execute(
+            _INSERT_ATTRIBUTIONS,
+            chain_id,
+            [a.block_number for a in attributions],
+            [a.manager for a in attributions],
+            [a.account for a in attributions],
+            [a.evidence for a in attributions],
+            [a.attribution for a in attributions],
+            [a.transaction_hash for a in attributions],
+            [a.user_op_hash for a in attributions],
+        )
