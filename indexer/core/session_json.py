@@ -77,6 +77,8 @@ def load_text(text: str, *, name: str, path: str) -> Loaded:
         raise UsageError(
             f"{where} holds more than {MAX_VALUES} values", remedy="split it into smaller files"
         )
+    if _is_too_deep(text):
+        raise _too_deep(where)
     try:
         value = json.loads(
             text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer
@@ -116,6 +118,29 @@ def _constant(word: str) -> NoReturn:
 def _integer(digits: str) -> int | float:
     # Past 4300 digits int() raises; as an infinite float it is refused where a field needs it.
     return int(digits) if len(digits) <= 100 else float(digits)
+
+
+# A string (left open at the end of a broken document), or a bracket outside strings.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+
+
+def _is_too_deep(text: str) -> bool:
+    """Say whether brackets nest past MAX_DEPTH, without nesting calls: the parser does that.
+
+    Python's own guard is the recursion limit, and with that raised the parser dies of its stack.
+    """
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(text):
+        mark = found[0]
+        if mark in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif mark in "]}":
+            depth -= 1
+    return False
 
 
 def _clean(value: Any, where: str, path: str) -> Iterator[str]:
