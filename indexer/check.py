@@ -43,8 +43,9 @@ _KINDS = {
     "v1": "V1, without events: changes are read from state",
     "events": "with events (MerkleRootUpdated)",
     "unknown": "unknown code: not a SessionKeyManager that is known",
-    "none": "no code",
+    "none": "no code: not deployed on this chain, or the address is wrong",
 }
+_WARNED_KINDS = frozenset({"none", "unknown"})
 _log = get_logger()
 
 
@@ -209,7 +210,7 @@ def _judged(
     warnings += [
         f"manager {checksum_address(report.manager)}: {_KINDS[report.kind]}"
         for report in managers
-        if report.kind in {"none", "unknown"}
+        if report.kind in _WARNED_KINDS
     ]
     return ChainCheck(
         chain=settings.name,
@@ -254,8 +255,10 @@ def render(report: CheckReport) -> Iterator[tuple[str, str]]:
             size = f" ({manager.code_bytes} bytes)" if manager.has_code else ""
             version = f", version {manager.version}" if manager.version else ""
             name = checksum_address(manager.manager)
-            yield "text", f"  manager {name}: {_KINDS[manager.kind]}{version}{size}"
+            level = "warning" if manager.kind in _WARNED_KINDS else "text"
+            yield level, f"  manager {name}: {_KINDS[manager.kind]}{version}{size}"
         for warning in chain.warnings:
-            yield "warning", f"  {warning}"
+            if not warning.startswith("manager "):  # said above
+                yield "warning", f"  {warning}"
         for problem in chain.problems:
             yield "error", f"  {problem}"

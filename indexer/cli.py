@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from indexer.cli_common import (
+    MAX_BIGINT,
     config_option,
     json_option,
     print_json,
@@ -23,7 +26,13 @@ from indexer.cli_common import (
     with_database,
 )
 from indexer.cli_sessions import sessions
-from indexer.errors import EXIT_STOPPED, EXIT_USAGE, UsageError
+from indexer.errors import (
+    EXIT_STOPPED,
+    EXIT_TRY_AGAIN,
+    EXIT_USAGE,
+    RetryableError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from indexer.config import Settings
@@ -45,8 +54,16 @@ def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
     "78 configuration or another fatal mistake.",
 )
 @config_option
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
-def cli() -> None:
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Watch the session roots of Biconomy smart accounts, and flag the accounts whose stored
     session sets no longer match the chain.
 
@@ -56,9 +73,12 @@ def cli() -> None:
       sessionwatch --config /etc/sessionwatch/sessionwatch.toml check
       sessionwatch schema apply && sessionwatch run
     """  # noqa: D205, D301 - click's own layout
+    from indexer.config import colours_wanted  # noqa: PLC0415
     from indexer.log import configure_logging  # noqa: PLC0415
 
-    configure_logging()
+    configure_logging(colours=colours_wanted())
+    if not colours_wanted():
+        context.color = False
 
 
 @cli.command()
@@ -77,15 +97,24 @@ def run(context: click.Context, once: bool) -> None:
     """  # noqa: D301
     # Until the daemon's own loop listens, a stop is simply the end: nothing has begun.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
-    settings = read_settings(context)
+    settings = read_settings(context, daemon=True)
     from indexer.daemon import run as run_daemon  # noqa: PLC0415
 
     context.exit(run_daemon(settings, once=once))
 
 
-@cli.command()
-@click.option("--exit", "exit_when_done", is_flag=True, help="End after the story: 0 if all fits.")
-@click.option("--port", type=click.IntRange(0, 65535), help="HTTP port of metrics and status.")
+@cli.command(short_help="Show everything on a local chain of our own.")
+@click.option(
+    "--exit",
+    "exit_when_done",
+    is_flag=True,
+    help="End after the stories: 0 if every expected verdict appeared, else 1.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="HTTP port of metrics and status. Default: 9464 if it is free.",
+)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -111,7 +140,7 @@ def demo(
     context.exit(run_demo(exit_when_done=exit_when_done, data_dir=data_dir, http_port=port))
 
 
-@cli.command()
+@cli.command(short_help="Check configuration, database, nodes and contracts.")
 @config_option
 @json_option
 @click.pass_context
@@ -222,12 +251,12 @@ def apply(context: click.Context, dry_run: bool) -> None:
 
 @schema.command("print")
 def print_schema() -> None:
-    r"""Print schema.sql, to read it or to apply it by hand.
+    """Print schema.sql, to read it or to apply it by hand.
 
     \b
     EXAMPLE
       sessionwatch schema print | psql -1 -v ON_ERROR_STOP=1 sessionwatch
-    """
+    """  # noqa: D301
     from indexer.store.schema import schema_text  # noqa: PLC0415
 
     click.echo(schema_text(), nl=False)
@@ -237,7 +266,9 @@ def print_schema() -> None:
 @config_option
 @json_option
 @click.option("--chain", "name", required=True, metavar="NAME", help="A configured chain.")
-@click.option("--to", "block", required=True, type=click.IntRange(0), help="The last block kept.")
+@click.option(
+    "--to", "block", required=True, type=click.IntRange(0, MAX_BIGINT), help="The last block kept."
+)
 @click.option("--below-finality", is_flag=True, help="Forget final blocks, too.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
@@ -247,7 +278,8 @@ def rewind(
     """Forget the blocks above BLOCK, to have them indexed again.
 
     The way out of a finality violation (--below-finality). Stored session sets stay; what is
-    forgotten of the chain is read again from the node, if the node still has it.
+    forgotten of the chain is read again from the node, if the node still has it. A daemon that
+    runs meanwhile ends with exit code 75 if final blocks are forgotten: start it again.
 
     \b
     EXAMPLE
@@ -269,22 +301,28 @@ def rewind(
             click.echo(f"finality violation: {scrub(lost.finality_violation)}", err=True)
         click.echo(
             f"{name} is indexed to block {lost.indexed_block}, final to {lost.finalized_block}. "
-            f"Forgotten is what was indexed above block {block}: {lost.events} events, operations "
+            f"This forgets what was indexed above block {block}: {lost.events} events, operations "
             "and transfers, to be read from the node again. Stored session sets stay.",
             err=True,
         )
-        if not yes and not click.confirm("Forget it?", err=True):
-            return None
-        return await go(dry_run=False)
+        return await go(dry_run=False) if yes or _confirmed() else None
 
     done = with_database(settings.database, work)
     if done is None:
-        click.echo("nothing was changed", err=True)
+        click.echo("nothing was changed; --yes goes ahead without asking", err=True)
         context.exit(EXIT_USAGE)
     if as_json:
         print_json(done)
     else:
-        click.echo(f"{name} now ends at block {block}")
+        click.echo(f"{name}: all above block {block} is forgotten; `run` reads it again")
+
+
+def _confirmed() -> bool:
+    try:
+        return click.confirm("Forget it?", err=True)
+    except click.Abort:  # Ctrl-C, or nobody there to answer
+        click.echo(err=True)
+        return False
 
 
 def _configured(settings: Settings, name: str) -> ChainSettings:
@@ -296,6 +334,16 @@ def _configured(settings: Settings, name: str) -> ChainSettings:
 
 
 cli.add_command(sessions)
+
+
+def _unread(code: int) -> int:
+    """Throw away what nobody reads, which Python would else complain about at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
 
 
 def execute(arguments: Sequence[str]) -> int:
@@ -311,16 +359,25 @@ def execute(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # the reader of our output has enough (`| head`); Python would complain at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_STOPPED
+        return _unread(EXIT_STOPPED)  # the reader of our output has enough (`| head`)
     except BaseException as error:
         if isinstance(error, SystemExit | GeneratorExit):
             raise
-        return report_error(error)
+        try:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                error = RetryableError("cannot write: the disk is full", remedy="free some space")
+            return report_error(error)
+        except BrokenPipeError:
+            return _unread(EXIT_TRY_AGAIN)  # as of a daemon whose log nobody takes any more
     return code if isinstance(code, int) else EXIT_STOPPED
 
 
 def main() -> None:
     """Run the command `sessionwatch`."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller, as `<&-` does
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no "…" is no failure
     sys.exit(execute(sys.argv[1:]))

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
 
+MAX_BIGINT = 2**63 - 1
+"""The largest number a column of Postgres' bigint holds, and so of any option that meets one."""
+
 _CONFIG_HELP = "TOML file. Default: $SESSIONWATCH_CONFIG, else /etc/sessionwatch/sessionwatch.toml."
 
 
@@ -56,10 +59,17 @@ def config_file(context: click.Context) -> Path | None:
 
 
 def read_settings(
-    context: click.Context, *, need_chains: bool = True, need_database: bool = True
+    context: click.Context,
+    *,
+    need_chains: bool = True,
+    need_database: bool = True,
+    daemon: bool = False,
 ) -> Settings:
-    """Load the configuration and set logging up accordingly."""
-    from indexer.config import load_settings  # noqa: PLC0415 - --help needs none of it
+    """Load the configuration and set logging up accordingly.
+
+    The verbs that answer and end keep the daemon's daily news (info) to themselves.
+    """
+    from indexer.config import colours_wanted, load_settings  # noqa: PLC0415 - not for --help
     from indexer.log import configure_logging  # noqa: PLC0415
 
     settings = load_settings(
@@ -67,7 +77,8 @@ def read_settings(
     )
     configure_logging(
         json={"json": True, "text": False}.get(settings.log.format),
-        level=settings.log.level,
+        level="warning" if settings.log.level == "info" and not daemon else settings.log.level,
+        colours=colours_wanted(),
         secrets=settings.secrets(),
     )
     return settings

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from indexer.cli_common import (
+    MAX_BIGINT,
     config_file,
     config_option,
     hex_text,
@@ -84,9 +86,9 @@ def import_file(
 
     settings = _settings(context, dry_run=dry_run)
     chain_id = None if chain_name is None else _chain_id(settings, chain_name)
-    name = "standard input" if file.name == "<stdin>" else str(file.name)
+    name = "standard input" if file.name in {"<stdin>", os.devnull} else str(file.name)
     document = parse_document(file.read(MAX_DOCUMENT_BYTES + 1), name=name)
-    wanted = _Wanted(settings, chain_id, account, manager)
+    wanted = _Wanted(name, settings, chain_id, account, manager)
     rows: list[ImportedRow] = []
     if dry_run:
         sets = [wanted.complete(one, None) for one in document.sets]
@@ -152,11 +154,13 @@ class _Wanted:
 
     def __init__(
         self,
+        document: str,
         settings: Settings | None,
         chain_id: int | None,
         account: Address | None,
         manager: Address | None,
     ) -> None:
+        self._document = document
         self._chains = settings.chains if settings is not None else ()
         self._chain_id = chain_id
         self._account = account
@@ -167,19 +171,20 @@ class _Wanted:
         from indexer.core.presets import MANAGERS  # noqa: PLC0415
         from indexer.core.session_sets import build_set  # noqa: PLC0415
 
-        chain_id = _agreed("--chain", "chain id", one.label, self._chain_id, one.chain_id)
+        label = f"{self._document}: {one.label}"
+        chain_id = _agreed("--chain", "chain id", label, self._chain_id, one.chain_id)
         if chain_id is None and len(self._chains) == 1:
             chain_id = self._chains[0].chain_id
-        account = _agreed("--account", "account", one.label, self._account, one.account)
-        manager = _agreed("--manager", "manager", one.label, self._manager, one.manager)
+        account = _agreed("--account", "account", label, self._account, one.account)
+        manager = _agreed("--manager", "manager", label, self._manager, one.manager)
         if chain_id is None:
             raise UsageError(
-                f"{one.label}: the document does not say which chain its sessions are of",
+                f"{label} does not say which chain its sessions are of",
                 remedy="name it: --chain NAME",
             )
         if account is None:
             raise UsageError(
-                f"{one.label}: the document does not say which account its sessions are of",
+                f"{label} does not say which account its sessions are of",
                 remedy="name it: --account 0x…",
             )
         if manager is None:
@@ -188,7 +193,7 @@ class _Wanted:
         try:
             return build_set(chain_id, manager, account, one.sessions)
         except (ValueError, OverflowError) as error:
-            raise UsageError(f"{one.label}: {error}") from None
+            raise UsageError(f"{label}: {error}") from None
 
 
 def _agreed(option: str, what: str, label: str, asked: Any, told: Any) -> Any:
@@ -227,7 +232,7 @@ def _print_set(one: SessionSet, *, first: bool) -> None:
 @json_option
 @click.option("--chain", "chain_name", metavar="NAME", help="Only of this chain.")
 @click.option("--account", callback=_address, metavar="0x…", help="Only of this account.")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--limit", type=click.IntRange(1, MAX_BIGINT), default=100, show_default=True)
 @click.pass_context
 def list_sets(
     context: click.Context,
@@ -258,13 +263,14 @@ def list_sets(
         columns = ["set_id", "chain_id", "account", "root", "session_count", "state", "stored_at"]
         print_table(columns, [[row.get(column) for column in columns] for row in rows])
     else:
-        click.echo("no session set is stored")
+        asked = chain_name is not None or account is not None
+        click.echo("no such session set is stored" if asked else "no session set is stored")
 
 
 @sessions.command("show")
 @config_option
 @json_option
-@click.argument("set_id", type=click.IntRange(1))
+@click.argument("set_id", type=click.IntRange(1, MAX_BIGINT))
 @click.pass_context
 def show_set(context: click.Context, set_id: int, as_json: bool) -> None:
     """Show one stored session set and its sessions in order.

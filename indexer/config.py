@@ -51,6 +51,8 @@ from indexer.errors import ConfigurationError
 from indexer.log import scrub
 
 DEFAULT_CONFIG_FILE = Path("/etc/sessionwatch/sessionwatch.toml")
+# libpq's parameters that say where and as whom, and hold no key
+_OPEN_PARAMETERS = frozenset({"host", "hostaddr", "port", "user", "dbname", "application_name"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def load_settings(
     readable = file is None or read_file(file, given, tables, mistakes)
     read_credentials(env, given, mistakes)
     read_environment(env, given, mistakes)
-    place = str(file) if file is not None else str(DEFAULT_CONFIG_FILE)
+    place = str(file) if file is not None else f"{DEFAULT_CONFIG_FILE} (which does not exist)"
     for path, one in given.items():
         if path[0] == "chains":
             tables.setdefault(path[1], one.source)
@@ -139,7 +141,9 @@ def load_settings(
         title = "a mistake" if count == 1 else f"{count} mistakes"
         raise ConfigurationError(
             "\n  ".join([f"the configuration has {title}:", *mistakes.lines]),
-            remedy="correct it and run `sessionwatch check`",
+            remedy="correct it and run `sessionwatch check`"
+            if file is not None
+            else "write that file, or name another: --config FILE or $SESSIONWATCH_CONFIG",
         )
 
     data_dir = values.get(("database", "data_dir"))
@@ -168,16 +172,30 @@ def default_data_dir(environ: Mapping[str, str] | None = None) -> Path:
     return (Path(base) if base.startswith("/") else _home("~/.local/share", env)) / "sessionwatch"
 
 
+def colours_wanted(environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether colours are welcome where a terminal reads (https://no-color.org)."""
+    env = os.environ if environ is None else environ  # noqa: TID251 - the one place
+    return not env.get("NO_COLOR")
+
+
 def secret_texts(urls: Sequence[str]) -> tuple[str, ...]:
-    """Return the URLs and those parts of them that may be keys: user, password, path, query."""
+    """Return the URLs and those parts of them that may be keys: user, password, path, query.
+
+    Of a database's URL only password and query: its path is the database's name, which is often
+    the word that every remedy begins with.
+    """
     found: set[str] = set()
     for url in urls:
         if "://" not in url:
             continue
         parts = urlsplit(url)
-        pieces = [parts.password or "", *(value for _, value in parse_qsl(parts.query))]
-        pieces += parts.path.split("/")
-        pieces += [] if parts.scheme.startswith("postgres") else [parts.username or ""]
+        query = parse_qsl(parts.query)
+        if parts.scheme.startswith("postgres"):
+            pieces = [value for key, value in query if key not in _OPEN_PARAMETERS]
+        else:
+            pieces = [parts.username or "", *parts.path.split("/")]
+            pieces += [value for _, value in query]
+        pieces.append(parts.password or "")
         # short pieces ("rpc", "postgres") are no keys, and hiding them would garble every text
         found.update(
             text for piece in pieces for text in (piece, unquote(piece)) if len(text) >= 12

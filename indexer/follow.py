@@ -137,6 +137,7 @@ class Follower:
 
     async def _start(self, view: LiveView, finalized: BlockHeader) -> bool:
         chain_id = self.contracts.settings.chain_id
+        await self._shown_again(finalized)
         await live.start_tail(self.database, chain_id, self.epoch, finalized)
         log.info(
             "tail_started",
@@ -146,6 +147,20 @@ class Follower:
         )
         await self._reload()
         return True
+
+    async def _shown_again(self, finalized: BlockHeader) -> None:
+        """Refuse to start at a block that the node cannot show by its number, on its parent.
+
+        Nothing links it to what is stored, and a marker beyond the chain's end would hold the
+        live lane up until an operator rewinds: one odd answer must not be enough for that.
+        """
+        numbers = range(max(finalized.number - 1, 0), finalized.number + 1)
+        *before, again = await fetch_headers(self.node, numbers)
+        linked = all(one is not None and one.hash == finalized.parent_hash for one in before)
+        if again != finalized or not linked:
+            raise NodeAnswerError(
+                f"the node named block {finalized.number} as final, but does not show it again"
+            )
 
     async def _activate(self, view: LiveView) -> bool:
         """Keep accounts' logs as soon as discovery has named every account.

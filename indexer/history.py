@@ -8,11 +8,12 @@ from itertools import pairwise
 from typing import assert_never
 
 from indexer.chain.head import fetch_headers
-from indexer.chain.logs import RangeSize, fetch_logs_in_range
+from indexer.chain.logs import LogRequest, RangeSize, fetch_logs_by_hash, fetch_logs_in_range
 from indexer.chain.rpc import Node
 from indexer.core.debt import Ledger, Span, Task, missing_blocks, next_task
 from indexer.core.passes import (
     ACCOUNTS,
+    LOGS_ACCOUNTS,
     Pass,
     account_passes,
     all_passes,
@@ -25,7 +26,7 @@ from indexer.core.roots import (
     by_account,
     event_hints,
 )
-from indexer.core.topics import TRIGGER_EVENTS
+from indexer.core.topics import MANAGER_TOPICS, TRIGGER_EVENTS
 from indexer.core.types import Address, BlockHeader
 from indexer.core.watchlist import CohortWatch, WatchList
 from indexer.errors import NodeAnswerError, RangeTooLargeError, StatePrunedError
@@ -39,6 +40,7 @@ from indexer.ingest import (
     fetch_bodies,
     keep_stepping,
     observe,
+    only_of_manager,
 )
 from indexer.log import get_logger
 from indexer.store import history as store
@@ -132,15 +134,13 @@ class Historian:
                 self.database, settings.chain_id, task.first, task.last, MAX_TRIGGERS
             )
             task = replace(task, last=last)
-        match task.kind:
-            case "factory" | "logs":
-                rows = await self._logs(task)
-            case "bodies":
-                rows = await self._bodies(task)
-            case "roots":
-                rows = await self._roots(task)
-            case _:
-                assert_never(task.kind)
+        try:
+            rows = await self._pay(task)
+        except RangeTooLargeError as error:
+            if task.first == task.last:
+                raise
+            self.size.narrow(error)
+            return True
         if rows is not None:
             self.listener.rows_committed(rows)
             log.info(
@@ -154,33 +154,31 @@ class Historian:
             )
         return True
 
-    async def _logs(self, task: Task) -> BlockRows | None:
+    async def _pay(self, task: Task) -> BlockRows | None:
+        match task.kind:
+            case "factory" | "logs":
+                return await self._logs(task)
+            case "bodies":
+                return await self._bodies(task)
+            case "roots":
+                return await self._roots(task)
+            case _:
+                assert_never(task.kind)
+
+    async def _logs(self, task: Task) -> BlockRows:
         settings = self.contracts.settings
         with_accounts = any(p.filter == ACCOUNTS for p in task.passes)
         watch = self.contracts.log_filter(
             task.passes, await self._accounts(task.cohort) if with_accounts else WatchList()
         )
-        try:
-            answer = await fetch_logs_in_range(
-                self.node,
-                task.first,
-                task.last,
-                self.contracts.log_requests(watch, with_accounts=with_accounts),
-            )
-        except RangeTooLargeError as error:
-            if task.first == task.last:
-                raise
-            self.size.narrow(error)
-            return None
+        # Events of managers are paid with their roots: a manager added later owes both.
+        watch = replace(watch, event_managers=frozenset())
+        requests = self.contracts.log_requests(watch, with_accounts=with_accounts)
+        answer = await fetch_logs_in_range(self.node, task.first, task.last, requests)
         decoded = decode(answer.logs, watch, with_accounts=with_accounts)
         rows = BlockRows(decoded=decoded, hints=event_hints(decoded))
         numbers = rows.block_numbers()
-        # Asked for with or after the logs: a node that has left our chain must not pay our debt.
-        final_number, final_hash = await store.read_marker(self.database, settings.chain_id)
-        headers = await self._headers(sorted(numbers | {final_number}))
-        if headers[-1].hash != final_hash:
-            raise NodeAnswerError(f"the node's block {final_number} is not ours, which is final")
-        headers = [header for header in headers if header.number in numbers]
+        headers = await self._our_headers(numbers)
         hash_of = {log_.block_number: log_.block_hash for log_ in answer.logs}
         for header in headers:
             if hash_of.get(header.number, header.hash) != header.hash:
@@ -209,6 +207,18 @@ class Historian:
         if len(found) != len(numbers):
             raise NodeAnswerError("the node has logs of blocks whose headers it does not have")
         return found
+
+    async def _our_headers(self, numbers: set[int]) -> list[BlockHeader]:
+        """Return headers, of a node that has our finalized block at this moment.
+
+        Asked for after the logs: a node that has left our chain must not pay our debt.
+        """
+        chain_id = self.contracts.settings.chain_id
+        final_number, final_hash = await store.read_marker(self.database, chain_id)
+        headers = await self._headers(sorted(numbers | {final_number}))
+        if headers[-1].hash != final_hash:
+            raise NodeAnswerError(f"the node's block {final_number} is not ours, which is final")
+        return [header for header in headers if header.number in numbers]
 
     async def _bodies(self, task: Task) -> BlockRows:
         settings = self.contracts.settings
@@ -242,6 +252,8 @@ class Historian:
         settings = self.contracts.settings
         (pass_,) = task.passes
         manager = Address(bytes.fromhex(pass_.name.removeprefix("roots/0x")))
+        if manager in self.contracts.event_managers:
+            await self._manager_events(task, manager)
         stored = await store.read_triggers(
             self.database,
             settings.chain_id,
@@ -301,6 +313,31 @@ class Historian:
             self.database, settings.chain_id, self.epoch, manager, (task.first, task.last)
         )
         return rows
+
+    async def _manager_events(self, task: Task, manager: Address) -> None:
+        """Store what a manager logged of the cohort's accounts, before its triggers are read.
+
+        The blocks are then read whole: other logs say which operation an event belongs to. Done
+        again after a kill, it finds its rows.
+        """
+        asked = LogRequest((manager,), tuple(sorted(MANAGER_TOPICS)))
+        answer = await fetch_logs_in_range(self.node, task.first, task.last, [asked])
+        numbers = {log_.block_number for log_ in answer.logs}
+        if not numbers:
+            return
+        headers = await self._our_headers(numbers)
+        watch = replace(
+            self.contracts.log_filter([LOGS_ACCOUNTS], await self._accounts(task.cohort)),
+            event_managers=frozenset({manager}),
+        )
+        requests = self.contracts.log_requests(watch, with_accounts=True)
+        logs = await fetch_logs_by_hash(self.node, headers, requests)
+        decoded = only_of_manager(decode(logs, watch, with_accounts=True), manager)
+        rows = BlockRows(decoded=decoded, hints=event_hints(decoded))
+        used = [header for header in headers if header.number in rows.block_numbers()]
+        chain_id, unpaid = self.contracts.settings.chain_id, replace(task, passes=())
+        await store.apply_range(self.database, chain_id, self.epoch, unpaid, used, rows, ())
+        self.listener.rows_committed(rows)
 
     async def _silent_changes(
         self, task: Task, manager: Address, rows: BlockRows, headers: dict[int, BlockHeader]

@@ -238,6 +238,20 @@ async def fetch_bodies(
     return bodies, hints
 
 
+def only_of_manager(decoded: DecodedLogs, manager: Address) -> DecodedLogs:
+    """Return what one manager logged, and nothing else."""
+    return DecodedLogs(
+        creations=(),
+        account_events=(),
+        user_operations=(),
+        transfers=(),
+        approvals=(),
+        uris=(),
+        manager_roots=tuple(row for row in decoded.manager_roots if row.manager == manager),
+        undecoded=tuple(row for row in decoded.undecoded if row.at.address == manager),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What to read at one block: roots of `accounts`, own slots of `with_slots`."""

@@ -19,7 +19,7 @@ HIDDEN = "(hidden)"
 _MAX_DEPTH = 6
 _MAX_TEXT = 20_000  # a hostile revert text must not fill the disk
 _URL = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<rest>[^\s\"'<>|\\^`{}\[\]()]*(?:\[[0-9A-Fa-f:.]+\])?"
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,31}://)(?P<rest>[^\s\"'<>|\\^`{}\[\]()]*(?:\[[0-9A-Fa-f:.]+\])?"
     r"[^\s\"'<>|\\^`{}()]*)"
 )
 _PAIR = re.compile(
@@ -79,6 +79,7 @@ def configure_logging(
     *,
     secrets: Sequence[str] = (),
     stream: TextIO | None = None,
+    colours: bool = True,
 ) -> None:
     """Send every event to `stream` (stderr), as JSON if `json`, or if None and no terminal reads.
 
@@ -101,7 +102,7 @@ def configure_logging(
         structlog.processors.JSONRenderer(ensure_ascii=False, sort_keys=False)
         if as_json
         else structlog.dev.ConsoleRenderer(
-            colors=out.isatty(),
+            colors=colours and out.isatty(),
             timestamp_key="time",
             pad_event_to=28,
             # the default one prints local variables, and with them URLs

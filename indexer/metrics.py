@@ -102,6 +102,10 @@ BUILD_INFO = Gauge(
 )
 
 
+# Shown from the start: increase() over a counter that appears with its first event sees nothing.
+_FROM_ZERO = (REORGS, ROOT_DISAGREEMENTS, UNDECODED_LOGS, AUDIT_MISMATCHES)
+
+
 def set_build_info(version: str) -> None:
     """Show the version of this program and of Python."""
     BUILD_INFO.clear()
@@ -117,6 +121,8 @@ def set_progress(
     FINALIZED_BLOCK.labels(chain).set(finalized)
     LAG_BLOCKS.labels(chain).set(max(latest - indexed, 0))
     LAG_SECONDS.labels(chain).set(max(lag_seconds, 0.0))
+    for counter in _FROM_ZERO:
+        counter.labels(chain)
 
 
 def clear_verdicts(chain: str) -> None:

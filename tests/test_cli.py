@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import sys
@@ -215,6 +216,49 @@ async def test_documents_that_cannot_be_imported_are_refused(
     assert done.out == ""
 
 
+async def test_a_closed_standard_stream_is_no_failure_of_ours() -> None:
+    """Without standard input the document is empty; without standard output nothing is printed."""
+    for redirection, code in (("<&-", 2), ("</dev/null", 2), ("</dev/null >&- 2>&-", 2)):
+        process = await asyncio.create_subprocess_exec(
+            *("sh", "-c", f'exec "$@" {redirection}', "sh"),
+            *(sys.executable, "-m", "indexer", "sessions", "import", "-", "--dry-run"),
+            stderr=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+        )
+        _, err = await process.communicate()
+        assert process.returncode == code
+        assert b"Traceback" not in err
+        assert b"2>&-" in redirection.encode() or b"standard input is empty" in err
+
+
+async def test_the_name_of_the_database_is_not_hidden(database_url: str) -> None:
+    """A remedy that begins with the program's name stays readable: databases are called so."""
+    name = "sessionwatch_of_" + database_url.partition("?")[0].rpartition("/")[2]
+    url = database_url.replace(name.removeprefix("sessionwatch_of_"), name)
+    done = await run("status", **with_database(url))
+    assert done.code == 78
+    assert f'database "{name}" does not exist' in done.err
+    assert "(hidden)" not in done.err
+
+
+async def test_numbers_too_large_for_the_database_are_wrong_usage() -> None:
+    """A number that no column holds is refused before anything is connected."""
+    for arguments in (["sessions", "show", "9" * 30], ["sessions", "list", "--limit", "9" * 30]):
+        done = await run(*arguments)
+        assert (done.code, "is not in the range" in done.err) == (2, True)
+
+
+async def test_a_second_demo_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    """Two demos would share a database: the second says so and what to do, before it starts any."""
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    with (folder / "demo.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        done = await run("demo", "--port", "0", "--data-dir", str(tmp_path))
+    assert (done.code, "another demo runs in" in done.err) == (78, True)
+    assert "--data-dir" in done.err
+
+
 async def test_what_is_imported_can_be_listed_and_shown(database_url: str) -> None:
     """Import stores once; list and show give back what was stored, as text and as JSON."""
     env = with_database(database_url)
@@ -229,7 +273,7 @@ async def test_what_is_imported_can_be_listed_and_shown(database_url: str) -> No
     (listed,) = json.loads((await run("sessions", "list", "--json", **env)).out)
     assert (listed["root"], listed["session_count"]) == (stored["root"], 1)
     nothing = await run("sessions", "list", "--chain", "polygon", **env)
-    assert nothing.out == "no session set is stored\n"
+    assert nothing.out == "no such session set is stored\n"
     assert stored["root"] in (await run("sessions", "list", "--chain", "mumbai", **env)).out
 
     set_id = str(listed["set_id"])
@@ -328,7 +372,8 @@ async def test_check_warns_of_what_run_could_live_with(database_url: str) -> Non
     (chain,) = report.chains
     assert report.exit_code == 0
     assert "endpoint-1 has no finalized block; set chains.mumbai.finality" in chain.warnings[0]
-    assert f"manager {MANAGER}: no code" in chain.warnings
+    assert any(warning.startswith(f"manager {MANAGER}: no code") for warning in chain.warnings)
+    assert sum("no code" in line for _, line in render(report)) == 1
     assert "unknown code" in chain.warnings[2]
 
 

@@ -247,11 +247,11 @@ async def test_a_wider_configuration_is_debt(
     tmp_path: Path,
     fresh_indexer: FreshIndexer,
 ) -> None:
-    """A contract and a manager added at a restart are paid for the past, and nothing else is."""
+    """A contract and managers added at a restart are paid for the past, and nothing else is."""
     steps = script(Stage(devnet, 7))
     seed, second = hexed(at.SEED_TOKEN), hexed(at.SECOND_TOKEN)
     narrow: dict[str, Any] = {"managers": ALL_MANAGERS[:1], "erc1155": [seed], "finality": 6}
-    wide = narrow | {"managers": ALL_MANAGERS[:2], "erc1155": [seed, second]}
+    wide = narrow | {"managers": ALL_MANAGERS, "erc1155": [seed, second]}
     await play(steps[: len(steps) // 2])
     async with running_daemon(
         tmp_path, configuration(database_url, devnet.url, **narrow)

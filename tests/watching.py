@@ -103,7 +103,7 @@ async def watching(
         NodeProxy(devnet.url) as proxy,
         connected(database_url) as connection,
     ):
-        settings: dict[str, Any] = {"managers": managers, "grace_seconds": 1}
+        settings: dict[str, Any] = {"managers": managers, "grace_seconds": 2}
         config = configuration(database_url, proxy.url, **(settings | keys))
         async with running_daemon(folder, config) as daemon:
             await daemon.following()

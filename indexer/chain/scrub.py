@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 MAX_TEXT_CHARACTERS = 300
-_ANY_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]*", re.IGNORECASE)
+# A scheme of any length would make a long text without "://" cost its square.
+_ANY_URL = re.compile(r"[a-z][a-z0-9+.-]{0,31}://[^\s'\"<>]*", re.IGNORECASE)
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]+")
 # A path such as /rpc or /v3 is no secret, and hiding three letters would garble every text.
 _MIN_PIECE_CHARACTERS = 6

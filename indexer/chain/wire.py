@@ -15,6 +15,10 @@ import msgspec
 from indexer.core.types import Address, BlockHeader, Hash32, Log
 
 MAX_TOPICS = 4
+MAX_UNIX_SECONDS = 253_402_300_799
+"""The last second of the year 9999: later ones no driver can show, and soon no timestamptz hold."""
+MAX_BLOCK_NUMBER = 1_000_000_000_000
+"""The last block the database has room for (chain.ensure_partitions)."""
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
 
 
@@ -73,6 +77,22 @@ def quantity(text: str, *, bits: int = 63) -> int:
     return value
 
 
+def block_number(text: str) -> int:
+    """Return a block's number, refused where the database would refuse it."""
+    value = quantity(text)
+    if value > MAX_BLOCK_NUMBER:
+        raise ValueError(f"a block's number is beyond {MAX_BLOCK_NUMBER}")
+    return value
+
+
+def unix_seconds(text: str) -> int:
+    """Return a block's time: one that cannot be shown would make every view of its rows fail."""
+    value = quantity(text)
+    if value > MAX_UNIX_SECONDS:
+        raise ValueError("a block's time is after the year 9999")
+    return value
+
+
 def data(text: str) -> bytes:
     """Return the bytes of `0x` and an even number of hex digits."""
     if not text.startswith("0x"):
@@ -111,10 +131,10 @@ def word(text: str) -> Hash32:
 def header(raw: RawHeader) -> BlockHeader:
     """Return the header we keep."""
     return BlockHeader(
-        number=quantity(raw.number),
+        number=block_number(raw.number),
         hash=hash32(raw.hash),
         parent_hash=hash32(raw.parent_hash),
-        timestamp=quantity(raw.timestamp),
+        timestamp=unix_seconds(raw.timestamp),
     )
 
 
@@ -149,7 +169,7 @@ class LogReader:
             address=place,
             topics=tuple([self._hash(topic) for topic in raw.topics]),
             data=data(raw.data),
-            block_timestamp=None if seconds is None else self._number(seconds),
+            block_timestamp=None if seconds is None else unix_seconds(seconds),
         )
 
     def _hash(self, text: str) -> Hash32:

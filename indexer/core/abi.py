@@ -35,22 +35,23 @@ class DecodeError(ValueError):
 
 
 class ByteBudget:
-    """Limits what one input may expand to: 8 times its own size.
+    """Limits what one input may expand to: 8 times its own size, or as often as is said.
 
     Offsets may point at the same bytes many times (compressing bundlers do that, a little);
     without a limit 100 kB of calldata could stand for gigabytes.
     """
 
-    __slots__ = ("_left",)
+    __slots__ = ("_left", "_times")
 
-    def __init__(self, data: bytes) -> None:
-        self._left = _EXPANSION * len(data)
+    def __init__(self, data: bytes, times: int = _EXPANSION) -> None:
+        self._times = times
+        self._left = times * len(data)
 
     def take(self, size: int) -> None:
         """Account for `size` decoded bytes; raises DecodeError when the limit is passed."""
         self._left -= size
         if self._left < 0:
-            raise DecodeError("decodes to more than 8 times its own size")
+            raise DecodeError(f"decodes to more than {self._times} times its own size")
 
 
 def keccak(data: bytes) -> Hash32:

@@ -41,6 +41,8 @@ _WORD = 32
 _USER_OPERATION_HEAD = 11 * _WORD
 _OPS_PER_AGGREGATOR_HEAD = 3 * _WORD
 _SESSION_HEAD = 6 * _WORD
+_SIGNATURE_EXPANSION = 2
+"""No encoder shares bytes inside a signature, and each 32 bytes of a proof cost a hash here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,8 @@ def decode_signature(signature: bytes) -> SignatureParts:
         if uint_at(module_signature, 0) >> 48:
             sessions = tuple(_router_sessions(module_signature))
         else:
-            sessions = (_session(module_signature, 0, module, ByteBudget(module_signature)),)
+            budget = ByteBudget(module_signature, _SIGNATURE_EXPANSION)
+            sessions = (_session(module_signature, 0, module, budget),)
     except DecodeError:
         sessions = ()
     return SignatureParts(module, sessions)
@@ -239,7 +242,7 @@ def _router_sessions(data: bytes) -> Iterator[SessionParameters]:
     manager = address_at(data, 0)
     first, count = array_at(data, tail_at(data, 0, _WORD))
     bytes_at(data, tail_at(data, 0, 2 * _WORD))  # the session key's signature
-    budget = ByteBudget(data)
+    budget = ByteBudget(data, _SIGNATURE_EXPANSION)
     for head in range(first, first + count * _WORD, _WORD):
         yield _session(data, tail_at(data, first, head), manager, budget)
 

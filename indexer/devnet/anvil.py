@@ -106,6 +106,8 @@ async def running_anvil(binary: Path, options: AnvilOptions | None = None) -> As
                 stderr=asyncio.subprocess.STDOUT,
                 env={"HOME": str(home)},
                 cwd=home,
+                # a Ctrl-C in the terminal is for this program, which stops the node last
+                start_new_session=True,
             )
         try:
             port = await _port(process, output)

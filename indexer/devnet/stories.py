@@ -132,8 +132,8 @@ async def _seed_story(teller: Teller) -> None:
         assert mint is not None
         teller.say(
             "daemon",
-            f"{mint.amount} of token {mint.token_id} went to {owner} by user operation "
-            f"{(mint.user_op_hash or '')[:10]}…; balance {mint.balance}",
+            f"user operation {(mint.user_op_hash or '')[:10]}… minted {mint.amount} of token "
+            f"{mint.token_id} to {owner}, whose balance is {mint.balance}",
         )
 
     _, second = _session("alice second session", 2)
@@ -161,7 +161,10 @@ async def _unknown_root(teller: Teller) -> None:
     _, session = _session("carol session", 1)
     await teller.store(carol, [session])
     receipt = await teller.devnet.register(carol, [session])
-    teller.say("chain", f"block {receipt.block_number}: a stored set is registered")
+    teller.say(
+        "chain",
+        f"block {receipt.block_number}: a stored set is registered for {hex_of(carol.address)}",
+    )
     await teller.hear(carol, Expected("in_sync"))
     foreign = keccak(b"a set that another device registered")
     receipt = await teller.devnet.submit(carol, [set_root_call(foreign)])
@@ -177,7 +180,11 @@ async def _revoked_still_works(teller: Teller) -> None:
     both = [kept, revoked]
     await teller.store(dave, both)
     receipt = await devnet.register(dave, both)
-    teller.say("chain", f"block {receipt.block_number}: a stored set of two sessions is registered")
+    teller.say(
+        "chain",
+        f"block {receipt.block_number}: a stored set of two sessions is registered for "
+        f"{hex_of(dave.address)}",
+    )
     await teller.hear(dave, Expected("in_sync"))
     teller.say("client", "revokes a session: its new set holds one session only")
     await teller.store(dave, [kept])
@@ -209,17 +216,21 @@ async def _reorg(teller: Teller) -> None:
     _, session = _session("erin session", 1)
     await teller.store(erin, [session])
     receipt = await devnet.register(erin, [session])
-    teller.say("chain", f"block {receipt.block_number}: a stored set is registered")
+    teller.say(
+        "chain",
+        f"block {receipt.block_number}: a stored set is registered for {hex_of(erin.address)}",
+    )
     await teller.hear(erin, Expected("in_sync"))
     before = await reports.reorg_count(teller.database)
     tip = await devnet.rpc.block_number()
     depth = tip - receipt.block_number + 1
     await devnet.rpc.reorg(depth)
     await devnet.rpc.mine()
-    teller.say("chain", f"a reorg of {depth} blocks: the branch with the root has lost")
+    teller.say("chain", f"a reorg {depth} deep: the branch with the root has lost")
 
     async def seen() -> bool:
         return await reports.reorg_count(teller.database) > before
 
-    await teller.check("the reorg is recorded", seen)
+    if await teller.check("the reorg is recorded", seen):
+        teller.say("daemon", f"a reorg is recorded; what stood above block {tip - depth} is gone")
     await teller.hear(erin, Expected("drifted", "never_landed"))

@@ -232,7 +232,7 @@ def _packages(folder: Path, say: Progress) -> Path:
         try:
             say("downloading Anvil and the contracts' sources from npm (about 70 MB)")
             manifest = {"name": "sessionwatch-devnet", "private": True, "dependencies": pins}
-            (work / "package.json").write_text(json.dumps(manifest))
+            (work / "package.json").write_text(json.dumps(manifest), encoding="utf-8")
             quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
             _npm([*npm, "install", "--no-package-lock", *quiet], work, folder)
             _npm([*npm, "pack", "--ignore-scripts", "@".join(VENDOR_PACKAGE)], work, folder)
@@ -289,7 +289,7 @@ def _standard_json(job: _Job, packages: Path) -> str:
         path = waiting.pop()
         if path in sources:
             continue
-        text = _source_file(path, packages).read_text()
+        text = _source_file(path, packages).read_text(encoding="utf-8")
         sources[path] = {"content": text}
         waiting += [_resolve(path, found) for found in _IMPORT.findall(text)]
     selection = {path: dict.fromkeys(names, _OUTPUTS) for path, names in job.wanted.items()}
@@ -331,7 +331,7 @@ def _compile(
         for job, text in inputs.items():
             say(f"compiling {job.name}")
             given = files[job].with_suffix(".input")
-            given.write_text(text)
+            given.write_text(text, encoding="utf-8")
             output = files[job].with_suffix(".output")
             with given.open("rb") as stdin, output.open("wb") as stdout:
                 process = subprocess.Popen(

@@ -71,7 +71,8 @@ async def lock_chain(connection: Connection, chain_id: int, epoch: int, mode: Lo
     if row is None or row["epoch"] != epoch:
         raise FencedError(
             f"another process follows chain {chain_id} now",
-            remedy="stop one of the two; the one that started last goes on",
+            remedy="stop one of the two: the one that started last goes on; "
+            "after a rewind below finality, start this one again",
         )
     return ChainRow(**dict(row))
 

@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -186,12 +187,19 @@ class EmbeddedPostgres:
     def _take_lock(self) -> None:
         try:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = (self.data_dir / "postgres.lock").open("a+", encoding="utf-8")
+            found = self.data_dir.stat()
+            lock = os.fdopen(_open_private(self.data_dir / "postgres.lock"), "a+", encoding="utf-8")
         except OSError as error:
             raise FatalError(
                 f"the data folder {self.data_dir} cannot be used: {error.strerror}",
                 remedy="set database.data_dir to a folder this user may write",
             ) from None
+        if found.st_uid not in (0, os.geteuid()) or found.st_mode & stat.S_IWOTH:
+            lock.close()
+            raise FatalError(
+                f"the data folder {self.data_dir} belongs to, or can be written by, other users",
+                remedy="choose another database.data_dir, or take it over: chown and chmod 700",
+            )
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -245,7 +253,13 @@ class EmbeddedPostgres:
         staging = self.data_dir / "postgres.new"
         await end_leftovers(staging)
         shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(mode=0o700)
+        try:
+            staging.mkdir(mode=0o700)
+        except OSError as error:
+            raise FatalError(
+                f"{staging} cannot be made: {error.strerror}",
+                remedy="move away what stands there, or choose another database.data_dir",
+            ) from None
         self._account.give(staging)
         arguments = [
             str(self._binaries / "initdb"),
@@ -281,7 +295,7 @@ class EmbeddedPostgres:
         arguments = [str(self._binaries / "postgres"), "-D", cluster]
         for key, value in settings.items():
             arguments += ["-c", f"{key}={value}"]
-        with log_path.open("ab") as output:
+        with os.fdopen(_open_private(log_path), "ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 *launcher(arguments, self._account, signal.SIGINT),
                 cwd=self._cluster,
@@ -346,6 +360,11 @@ async def embedded_url(data_dir: Path) -> AsyncIterator[str]:
         yield url
     finally:
         await server.stop()
+
+
+def _open_private(path: Path) -> int:
+    """Open for appending, for this user alone; a symbolic link in its place is refused."""
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
 
 def _read_lock(lock: IO[str]) -> Mapping[str, object]:

@@ -342,4 +342,6 @@ async def activate_accounts(
             span = (headers[0].number, headers[-1].number)
             await write_rows(connection, chain_id, rows, span)
         await connection.execute(_ACTIVATE, chain_id, chain.finalized_number)
+        if rows.roots_missed:
+            await connection.execute(_LEAVE_ROOTS, chain_id, chain.indexed_number)
         await decide(connection)
