@@ -158,7 +158,7 @@ async def _check_chain(settings: ChainSettings, give_up_seconds: float) -> Chain
                 first = next((i for i in usable if reports[i].error is None), None)
                 if any(_is_other(settings, report) for report in reports.values()):
                     break
-                problem = "no endpoint answers"
+                problem = _no_answer(settings)
                 if first is not None:
                     try:
                         managers = await _managers(settings, first)
@@ -170,8 +170,12 @@ async def _check_chain(settings: ChainSettings, give_up_seconds: float) -> Chain
                     told = True
                 await asyncio.sleep(_PAUSE_SECONDS)
     except TimeoutError:
-        problem = problem or "no endpoint answers"
+        problem = problem or _no_answer(settings)
     return _judged(settings, tuple(reports.values()), managers, "" if managers else problem)
+
+
+def _no_answer(settings: ChainSettings) -> str:
+    return f"no endpoint answers: check that the node runs and chains.{settings.name}.rpc is right"
 
 
 async def _managers(settings: ChainSettings, index: int) -> tuple[ManagerReport, ...]:

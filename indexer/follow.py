@@ -40,6 +40,7 @@ from indexer.ingest import (
     fetch_bodies,
     keep_stepping,
     observe,
+    observe_newest,
 )
 from indexer.log import get_logger
 from indexer.store import live, verdicts, watched
@@ -330,7 +331,12 @@ class Follower:
                 with_slots |= missed
             look = Look(header, accounts, with_slots)
             try:
-                roots, slots = await observe(self.node, settings, [look], settings.managers)
+                if is_last:
+                    roots, slots = await observe_newest(
+                        self.node, settings, look, settings.managers
+                    )
+                else:
+                    roots, slots = await observe(self.node, settings, [look], settings.managers)
             except StatePrunedError:
                 if is_last:
                     raise

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from indexer.chain.bulk import StateRead, read_codes, read_state
+from indexer.chain.head import fetch_headers
 from indexer.chain.logs import LogRequest
 from indexer.chain.rpc import Node
 from indexer.chain.slots import FALLBACK_HANDLER_SLOT, implementation_slot, module_slot
@@ -317,6 +318,20 @@ async def observe(
         )
         for look, account, implementation, handler, enabled in found
     ]
+
+
+async def observe_newest(
+    node: Node, settings: ChainSettings, look: Look, managers: Sequence[Address]
+) -> tuple[list[RootObservation], list[AccountObservation]]:
+    """Read what may be the node's newest block, and read it again if it was overtaken meanwhile.
+
+    A node may answer for its newest block out of the very state it is changing, even by hash:
+    Anvil does, in one of ten reads while it mines. A block that has another above it is settled.
+    Errors as observe.
+    """
+    found = await observe(node, settings, [look], managers)
+    (above,) = await fetch_headers(node, [look.header.number + 1])
+    return found if above is None else await observe(node, settings, [look], managers)
 
 
 def _address(word: Hash32) -> Address:

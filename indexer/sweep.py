@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from indexer.chain.bulk import read_codes
 from indexer.chain.rpc import Node
 from indexer.core.verdict_values import Settings as VerdictSettings
-from indexer.ingest import Contracts, Listener, Look, keep_stepping, observe
+from indexer.ingest import Contracts, Listener, Look, keep_stepping, observe_newest
 from indexer.log import get_logger
 from indexer.store import sweep as store
 from indexer.store.pool import Database
@@ -46,11 +46,11 @@ class Sweeper:
             return False
         header = work.tip
         to_read = sorted(work.read_accounts)
-        roots, slots = await observe(
-            self.node,
-            settings,
-            [Look(header, frozenset(to_read), frozenset(to_read))] if to_read else [],
-            settings.managers,
+        look = Look(header, frozenset(to_read), frozenset(to_read))
+        roots, slots = (
+            await observe_newest(self.node, settings, look, settings.managers)
+            if to_read
+            else ([], [])
         )
         codes = await read_codes(self.node, [(header.hash, module) for module in work.modules])
         changes = await store.apply_work(

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from indexer.chain.endpoint import connection_problem
 from indexer.chain.scrub import Scrubber
 from indexer.chain.state import ManagerKind, manager_kind
 from indexer.core.settings import ChainSettings
@@ -163,7 +164,7 @@ async def _asked(
     except aiohttp.ClientResponseError as error:
         reason = f"HTTP {error.status}"
     except (aiohttp.ClientError, OSError) as error:
-        reason = type(error).__name__
+        reason = connection_problem(error)
     except (Web3Exception, ValueError, TypeError, LookupError) as error:
         reason = Scrubber(settings.rpc).clean(f"{type(error).__name__}: {error}")
     finally:

@@ -63,7 +63,7 @@ class Endpoint:
             )
         except (aiohttp.ClientError, OSError) as error:
             problem = NodeUnreachableError(
-                f"{self.name} could not be reached: {_reason(error)}",
+                f"{self.name} could not be reached: {connection_problem(error)}",
                 remedy="check that the node runs and that its URL in the configuration is right",
             )
         # Raised out here, not in the handler: aiohttp's errors carry the URL, and as the context
@@ -112,7 +112,7 @@ def _was_reset(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in _RESET_NUMBERS
 
 
-def _reason(error: Exception) -> str:
+def connection_problem(error: Exception) -> str:
     """Say why, in words of ours: the texts of aiohttp name host and port."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its host name does not resolve"

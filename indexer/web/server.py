@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from indexer.errors import ConfigurationError, RetryableError, SessionwatchError
@@ -41,6 +43,8 @@ _HEADERS = {
     # in place of aiohttp's own, which names its version and Python's
     "Server": "sessionwatch",
 }
+
+_SERVER_LOG = logging.getLogger("indexer.web")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -72,9 +76,13 @@ async def serve(
             web.get("/readyz", site.readyz),
         ]
     )
+    # Requests that are no HTTP are answered with 400; a traceback for each would let anybody who
+    # can connect fill the log.
+    _SERVER_LOG.addFilter(_is_our_fault)
     runner = web.AppRunner(
         app,
         access_log=None,
+        logger=_SERVER_LOG,
         keepalive_timeout=30.0,
         shutdown_timeout=SHUTDOWN_SECONDS,
         max_line_size=MAX_LINE_BYTES,
@@ -91,6 +99,11 @@ async def serve(
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()
+
+
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
 
 
 def _cannot_listen(host: str, port: int, error: Exception) -> ConfigurationError:
