@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 Json = Any
-Hook = Callable[[], Awaitable[None]]
+Hook = Callable[[list[Json]], Awaitable[None]]
 
 
 class NodeProxy:
@@ -51,7 +51,10 @@ class NodeProxy:
         self._answers.clear()
 
     def before_next(self, method: str, hook: Hook) -> None:
-        """Do something once, before the next request with a call of this method is forwarded."""
+        """Do something once, before the next request with a call of this method is forwarded.
+
+        The hook gets the request's calls, and may change them.
+        """
         self._before[method] = hook
 
     async def __aenter__(self) -> Self:
@@ -77,7 +80,7 @@ class NodeProxy:
         for method in {call["method"] for call in calls}:
             hook = self._before.pop(method, None)
             if hook is not None:
-                await hook()
+                await hook(calls)
         answers = {call["id"]: self._instead(call) for call in calls}
         forwarded = [call for call in calls if answers[call["id"]] is None]
         if forwarded:

@@ -71,6 +71,7 @@ TESTED: dict[int, tuple[str, ...]] = {
     14: (
         f"{DAEMON}test_a_root_that_was_reorged_away_vanishes_without_a_log",
         f"{DAEMON}test_an_orphaned_hash_is_a_reorg_and_no_root",
+        f"{DAEMON}test_a_block_that_is_overtaken_while_it_is_read_is_read_again",
         "test_end_to_end.py::test_reorgs_end_as_if_the_orphans_never_were",
     ),
     15: (

@@ -93,7 +93,7 @@ async def test_an_orphaned_hash_is_a_reorg_and_no_root(watch: Watch, account: Sm
     await watch.set_root(account, first)
     await watch.settled()
     watch.proxy.errors.clear()
-    watch.proxy.before_next("eth_getStorageAt", lambda: watch.devnet.rpc.reorg(1))
+    watch.proxy.before_next("eth_getStorageAt", lambda _: watch.devnet.rpc.reorg(1))
 
     await watch.set_root(account, b"\x04" * 32)
 
@@ -104,6 +104,30 @@ async def test_an_orphaned_hash_is_a_reorg_and_no_root(watch: Watch, account: Sm
     await watch.settled()
     assert await watch.roots(account) == [hexed(first)]
     assert watch.daemon.process.returncode is None
+
+
+async def test_a_block_that_is_overtaken_while_it_is_read_is_read_again(
+    watch: Watch, account: SmartAccount
+) -> None:
+    """A node that answers for its newest block with the next one's state is not believed."""
+    first, second, third = (bytes([n]) * 32 for n in (0x11, 0x12, 0x13))
+    await watch.set_root(account, first)
+    await watch.settled()
+
+    done = asyncio.Event()
+
+    async def overtaken(calls: list[Any]) -> None:
+        receipt = await watch.set_root(account, third)
+        for call in calls:
+            if call["method"] == "eth_getStorageAt":
+                call["params"][2] = {"blockHash": hexed(receipt.block_hash)}
+        done.set()
+
+    watch.proxy.before_next("eth_getStorageAt", overtaken)
+    await watch.set_root(account, second)
+    await asyncio.wait_for(done.wait(), 20)
+    await watch.settled()
+    assert await watch.roots(account) == [hexed(root) for root in (first, second, third)]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -145,6 +146,24 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+def _why(error: Exception) -> str:
+    """Say in words what kept the server from answering; its own text may name anything."""
+    for kinds, words in (
+        (ConnectionRefusedError, "the connection was refused"),
+        (FileNotFoundError, "its socket is not there"),
+        (socket.gaierror, "its host name is not known"),
+        (TimeoutError, "it did not answer in time"),
+        (asyncpg.CannotConnectNowError, "it is starting or stopping"),
+        (asyncpg.TooManyConnectionsError, "it has no connection left"),
+        (asyncpg.DiskFullError, "its disk is full"),
+        (asyncpg.OutOfMemoryError, "it is out of memory"),
+        (asyncpg.ReadOnlySQLTransactionError, "it accepts no writes"),
+    ):
+        if isinstance(error, kinds):
+            return words
+    return f"the connection was lost ({type(error).__name__})"
+
+
 class translated:  # noqa: N801 - reads as the statement it is
     """Turn asyncpg's failures inside the block into ours; a conflict means: repeat the step."""
 
@@ -166,7 +185,7 @@ class translated:  # noqa: N801 - reads as the statement it is
             return  # asyncpg's complaint about an argument is a fault of ours
         if isinstance(error, _REFUSED):
             raise FatalError(
-                f"the database refused: {type(error).__name__}: {error}",
+                f"the database refused: {error}",
                 remedy="check database.url, the role's rights, and `sessionwatch schema apply`",
             ) from error
         if isinstance(error, _CONFLICT):
@@ -175,6 +194,6 @@ class translated:  # noqa: N801 - reads as the statement it is
             ) from error
         if isinstance(error, _UNAVAILABLE) and not isinstance(error, _CONFLICT):
             raise DatabaseUnavailableError(
-                f"the database cannot be reached ({type(error).__name__})",
+                f"the database cannot be reached: {_why(error)}",
                 remedy="is Postgres running, and is database.url right?",
             ) from error
