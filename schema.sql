@@ -712,22 +712,30 @@ $$;
 -- watch. What people filter by is an indexed expression of a base table; no window functions, which would keep the
 -- filter from reaching it. "Canonical": the observation's block hash is the one chain.block has now.
 
+-- What is observed and canonical: the one place that says so.
+CREATE VIEW chain.canonical_root AS
+SELECT o.chain_id, o.manager, o.account, o.block_number, o.block_hash, b.block_time, o.root
+  FROM evidence.root_observation AS o
+  JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash;
+
+CREATE VIEW chain.canonical_slots AS
+SELECT o.chain_id, o.account, o.block_number, o.block_hash, b.block_time, o.implementation, o.fallback_handler, o.enabled_managers, o.tainted
+  FROM evidence.account_observation AS o
+  JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash;
+
 -- Changes of roots with their raw columns: the one place that says what a change is.
 CREATE VIEW chain.root_change AS
-SELECT o.chain_id, o.manager, o.account, o.block_number, o.block_hash, b.block_time, o.root,
+SELECT o.chain_id, o.manager, o.account, o.block_number, o.block_hash, o.block_time, o.root,
        coalesce(p.root, '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea) AS previous_root,
        p.block_number AS previous_block,
        -- No later canonical observation differs: this change holds.
        NOT EXISTS (
-           SELECT FROM evidence.root_observation AS l
-             JOIN chain.block AS lb ON lb.chain_id = l.chain_id AND lb.block_number = l.block_number AND lb.hash = l.block_hash
+           SELECT FROM chain.canonical_root AS l
             WHERE l.chain_id = o.chain_id AND l.manager = o.manager AND l.account = o.account
               AND l.block_number > o.block_number AND l.root <> o.root) AS is_current
-  FROM evidence.root_observation AS o
-  JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash
+  FROM chain.canonical_root AS o
   LEFT JOIN LATERAL (
-      SELECT e.root, e.block_number FROM evidence.root_observation AS e
-        JOIN chain.block AS eb ON eb.chain_id = e.chain_id AND eb.block_number = e.block_number AND eb.hash = e.block_hash
+      SELECT e.root, e.block_number FROM chain.canonical_root AS e
        WHERE e.chain_id = o.chain_id AND e.manager = o.manager AND e.account = o.account AND e.block_number < o.block_number
        ORDER BY e.block_number DESC LIMIT 1) AS p ON true
  WHERE o.root <> coalesce(p.root, '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea);
@@ -771,8 +779,7 @@ SELECT h.chain_id, evidence.hex(h.manager) AS manager, evidence.hex(h.account) A
   JOIN chain.chain AS c ON c.chain_id = h.chain_id
   JOIN chain.block AS b ON b.chain_id = h.chain_id AND b.block_number = h.block_number
   JOIN LATERAL (
-      SELECT o.block_number, o.root FROM evidence.root_observation AS o
-        JOIN chain.block AS ob ON ob.chain_id = o.chain_id AND ob.block_number = o.block_number AND ob.hash = o.block_hash
+      SELECT o.block_number, o.root FROM chain.canonical_root AS o
        WHERE o.chain_id = h.chain_id AND o.manager = h.manager AND o.account = h.account AND o.block_number <= h.block_number
        ORDER BY o.block_number DESC LIMIT 1) AS o ON true
  WHERE h.evidence IN ('event', 'calldata') AND h.root <> o.root
@@ -791,8 +798,7 @@ SELECT a.chain_id, evidence.hex(a.account) AS account, created.factory, coalesce
        WHERE e.chain_id = a.chain_id AND e.account = a.account AND e.event IN ('AccountCreation', 'AccountCreationWithoutIndex')
        ORDER BY e.block_number, e.log_index LIMIT 1) AS created ON true
   LEFT JOIN LATERAL (
-      SELECT s.* FROM evidence.account_observation AS s
-        JOIN chain.block AS b ON b.chain_id = s.chain_id AND b.block_number = s.block_number AND b.hash = s.block_hash
+      SELECT s.* FROM chain.canonical_slots AS s
        WHERE s.chain_id = a.chain_id AND s.account = a.account
        ORDER BY s.block_number DESC LIMIT 1) AS o ON true
   LEFT JOIN LATERAL (
@@ -835,13 +841,11 @@ SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) A
        s.stored_block::bigint AS stored_block
   FROM sessions.session_set AS s
   LEFT JOIN LATERAL (
-      SELECT o.root FROM evidence.root_observation AS o
-        JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash
+      SELECT o.root FROM chain.canonical_root AS o
        WHERE o.chain_id = s.chain_id AND o.manager = s.manager AND o.account = s.account
        ORDER BY o.block_number DESC LIMIT 1) AS latest ON true
   LEFT JOIN LATERAL (
-      SELECT min(o.block_number) AS first_block, max(o.block_number) AS last_block FROM evidence.root_observation AS o
-        JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash
+      SELECT min(o.block_number) AS first_block, max(o.block_number) AS last_block FROM chain.canonical_root AS o
        WHERE o.chain_id = s.chain_id AND o.manager = s.manager AND o.account = s.account AND o.root = s.root) AS seen ON true
   LEFT JOIN chain.verdict AS v
     ON v.chain_id = s.chain_id AND v.manager = s.manager AND v.account = s.account AND v.closed_block IS NULL;
@@ -857,8 +861,7 @@ SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) A
   JOIN sessions.session AS x ON x.set_id = s.set_id
   LEFT JOIN chain.chain AS c ON c.chain_id = s.chain_id
   LEFT JOIN LATERAL (
-      SELECT o.root FROM evidence.root_observation AS o
-        JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash
+      SELECT o.root FROM chain.canonical_root AS o
        WHERE o.chain_id = s.chain_id AND o.manager = s.manager AND o.account = s.account
        ORDER BY o.block_number DESC LIMIT 1) AS latest ON true;
 
@@ -1031,6 +1034,8 @@ COMMENT ON TABLE sessions.session_set IS 'Ordered lists of sessions; identified 
 COMMENT ON TABLE sessions.session IS 'The sessions of a set, in order, duplicates included.';
 
 COMMENT ON VIEW chain.covered IS 'Blocks that a pass has done for a filter and a cohort: final ones by chain.coverage, those above the marker by the live lane.';
+COMMENT ON VIEW chain.canonical_root IS 'Roots read from state at blocks that are on the chain as it is now.';
+COMMENT ON VIEW chain.canonical_slots IS 'Slots of accounts read at blocks that are on the chain as it is now.';
 COMMENT ON VIEW chain.root_change IS 'Canonical root observations that differ from the one before, with raw columns; watch.session_root shows them to people.';
 COMMENT ON VIEW watch.account IS 'The watched accounts, with the state last read from the canonical chain. A change of state shows once it has been read.';
 COMMENT ON VIEW watch.account_event IS 'Logs of and about watched accounts.';
@@ -1156,6 +1161,9 @@ COMMENT ON COLUMN watch.session_set.source IS 'Which form of document it came fr
 COMMENT ON COLUMN chain.tail.block_time IS 'When the block was made, unix seconds.';
 COMMENT ON COLUMN chain.block.block_time IS 'When the block was made, unix seconds.';
 COMMENT ON COLUMN chain.root_change.block_time IS 'When the block was made, unix seconds.';
+COMMENT ON COLUMN chain.canonical_root.block_time IS 'When the block was made, unix seconds.';
+COMMENT ON COLUMN chain.canonical_slots.enabled_managers IS 'Of the watched managers, those in the account''s list of modules.';
+COMMENT ON COLUMN chain.canonical_slots.block_time IS 'When the block was made, unix seconds.';
 COMMENT ON COLUMN chain.reorg.reason IS 'reorg, or operator (sessionwatch rewind).';
 COMMENT ON COLUMN watch.reorg.reason IS 'reorg, or operator (sessionwatch rewind).';
 
@@ -1277,7 +1285,7 @@ GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA evidence, sessions TO sessionwatch_
 GRANT UPDATE ON evidence.module_code TO sessionwatch_writer;
 GRANT UPDATE, DELETE ON evidence.unobserved TO sessionwatch_writer;
 REVOKE INSERT ON evidence.schema_version FROM sessionwatch_writer;
-REVOKE INSERT, UPDATE, DELETE ON chain.root_change, chain.covered FROM sessionwatch_writer;
+REVOKE INSERT, UPDATE, DELETE ON chain.canonical_root, chain.canonical_slots, chain.root_change, chain.covered FROM sessionwatch_writer;
 GRANT SELECT ON ALL TABLES IN SCHEMA watch TO sessionwatch_writer;
 
 GRANT USAGE ON SCHEMA watch TO sessionwatch_reader;

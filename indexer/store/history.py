@@ -341,9 +341,8 @@ async def clear_unobserved(
 
 
 _TAINTED_BEFORE = """
-SELECT DISTINCT o.account FROM evidence.account_observation AS o
-  JOIN chain.block AS b USING (chain_id, block_number)
- WHERE o.chain_id = $1 AND o.tainted AND o.block_number <= $2 AND b.hash = o.block_hash"""
+SELECT DISTINCT o.account FROM chain.canonical_slots AS o
+ WHERE o.chain_id = $1 AND o.tainted AND o.block_number <= $2"""
 
 
 async def tainted_before(database: Database, chain_id: int, block_number: int) -> list[Address]:

@@ -43,9 +43,8 @@ SELECT candidate.account FROM (
     SELECT DISTINCT account FROM evidence.account_observation WHERE chain_id = $1 AND tainted
 ) AS candidate
 CROSS JOIN LATERAL (
-    SELECT o.tainted FROM evidence.account_observation AS o
-      JOIN chain.block AS b USING (chain_id, block_number)
-     WHERE o.chain_id = $1 AND o.account = candidate.account AND b.hash = o.block_hash
+    SELECT o.tainted FROM chain.canonical_slots AS o
+     WHERE o.chain_id = $1 AND o.account = candidate.account
      ORDER BY o.block_number DESC LIMIT 1
 ) AS latest
 WHERE latest.tainted"""
@@ -65,10 +64,8 @@ _POLLED_ROOTS = """
 SELECT manager, a.account, latest.root
   FROM chain.chain AS c, unnest(c.managers) AS manager, unnest($2::bytea[]) AS a(account)
  CROSS JOIN LATERAL (
-    SELECT o.root FROM evidence.root_observation AS o
-      JOIN chain.block AS b USING (chain_id, block_number)
+    SELECT o.root FROM chain.canonical_root AS o
      WHERE o.chain_id = $1 AND o.manager = manager AND o.account = a.account
-       AND b.hash = o.block_hash
      ORDER BY o.block_number DESC LIMIT 1
 ) AS latest
  WHERE c.chain_id = $1"""

@@ -194,9 +194,7 @@ async def _import_chunk(
 _FIND_MANAGER = """
 SELECT latest.manager
   FROM (SELECT DISTINCT ON (o.manager) o.manager, o.root
-          FROM evidence.root_observation AS o
-          JOIN chain.block AS b
-            ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash
+          FROM chain.canonical_root AS o
          WHERE o.chain_id = $1 AND evidence.hex(o.account) = evidence.hex($2)
          ORDER BY o.manager, o.block_number DESC) AS latest
   LEFT JOIN chain.chain AS c ON c.chain_id = $1

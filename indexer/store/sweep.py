@@ -174,10 +174,8 @@ _LATEST_ROOTS = """
 SELECT k.manager, k.account, latest.root
   FROM unnest($2::bytea[], $3::bytea[]) AS k(manager, account)
  CROSS JOIN LATERAL (
-    SELECT o.root FROM evidence.root_observation AS o
-      JOIN chain.block AS b USING (chain_id, block_number)
+    SELECT o.root FROM chain.canonical_root AS o
      WHERE o.chain_id = $1 AND o.manager = k.manager AND o.account = k.account
-       AND b.hash = o.block_hash
      ORDER BY o.block_number DESC LIMIT 1
 ) AS latest"""
 
@@ -185,8 +183,8 @@ _LATEST_SLOTS = """
 SELECT k.account, latest.* FROM unnest($2::bytea[]) AS k(account)
  CROSS JOIN LATERAL (
     SELECT o.implementation, o.fallback_handler, o.enabled_managers, o.tainted
-      FROM evidence.account_observation AS o JOIN chain.block AS b USING (chain_id, block_number)
-     WHERE o.chain_id = $1 AND o.account = k.account AND b.hash = o.block_hash
+      FROM chain.canonical_slots AS o
+     WHERE o.chain_id = $1 AND o.account = k.account
      ORDER BY o.block_number DESC LIMIT 1
 ) AS latest"""
 

@@ -81,23 +81,19 @@ _MANAGERS = "SELECT unnest(managers) FROM chain.chain WHERE chain_id = $1"
 _ROOTS = """
 SELECT manager, account, block_number, block_time, root,
        nth = 1 AS is_first, root <> before AS is_change
-  FROM (SELECT o.manager, o.account, o.block_number, b.block_time, o.root::bytea AS root,
+  FROM (SELECT o.manager, o.account, o.block_number, o.block_time, o.root::bytea AS root,
                coalesce(lag(o.root::bytea) OVER each, $4) AS before, row_number() OVER each AS nth
           FROM unnest($2::bytea[]) AS m(manager)
          CROSS JOIN unnest($3::bytea[]) AS a(account)
-          JOIN evidence.root_observation AS o
+          JOIN chain.canonical_root AS o
             ON o.chain_id = $1 AND o.manager = m.manager AND o.account = a.account
-          JOIN chain.block AS b
-            ON b.chain_id = $1 AND b.block_number = o.block_number AND b.hash = o.block_hash
         WINDOW each AS (PARTITION BY o.manager, o.account ORDER BY o.block_number)) AS seen
  WHERE nth = 1 OR root <> before
  ORDER BY block_number"""
 
 _STATES = """
-SELECT o.account, o.block_number, b.block_time, o.tainted, o.implementation, o.enabled_managers
-  FROM evidence.account_observation AS o
-  JOIN chain.block AS b
-    ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash
+SELECT o.account, o.block_number, o.block_time, o.tainted, o.implementation, o.enabled_managers
+  FROM chain.canonical_slots AS o
  WHERE o.chain_id = $1 AND o.account = ANY($2::bytea[])
  ORDER BY o.block_number"""
 
@@ -122,9 +118,7 @@ _UNREADABLE = """
 SELECT k.manager, k.account
   FROM unnest($2::bytea[], $3::bytea[]) AS k(manager, account)
  CROSS JOIN LATERAL (
-    SELECT coalesce(max(o.block_number), -1) AS block_number FROM evidence.root_observation AS o
-      JOIN chain.block AS b
-        ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash
+    SELECT coalesce(max(o.block_number), -1) AS block_number FROM chain.canonical_root AS o
      WHERE o.chain_id = $1 AND o.manager = k.manager AND o.account = k.account) AS seen
  WHERE EXISTS (
     SELECT FROM evidence.unobserved AS u
