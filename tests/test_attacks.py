@@ -154,7 +154,12 @@ async def test_requests_that_are_no_http_do_not_fill_the_log(
         async with running_daemon(tmp_path, config) as daemon:
             await daemon.following()
             port = (await daemon.logs("http_listening"))["port"]
-            for request in (b"\x16\x03\x01\x02\r\n\r\n", b"FOO<script> / HTTP/9.9\r\n\r\n"):
+            both_lengths = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            for request in (
+                b"GET /livez HTTP/1.1\r\nHost: x\r\n" + both_lengths,
+                b"GET /livez HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 100_000 + b"\r\n\r\n",
+                b"\x16\x03\x01\x02\r\n\r\n",
+            ):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(request)
                 assert b" 400 " in (await reader.read()).split(b"\r\n")[0]
