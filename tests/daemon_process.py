@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from indexer.store.chain_row import Connection
+from tests.environment import environment
 
 PATIENCE_SECONDS = 60.0
 
@@ -156,7 +157,7 @@ async def running_daemon(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={"PYTHONUNBUFFERED": "1"},
+            env=environment(PYTHONUNBUFFERED="1"),
         )
     daemon = Daemon(process, log_file)
     try:
@@ -176,7 +177,7 @@ async def command(folder: Path, config: str, *arguments: str) -> tuple[int, str]
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env={},
+        env=environment(),
     )
     said, _ = await process.communicate()
     assert process.returncode is not None

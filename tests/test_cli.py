@@ -24,6 +24,7 @@ from indexer.cli_common import report_error
 from indexer.config import Settings, load_settings
 from indexer.core.presets import MANAGER_V1_0_0, MANAGER_V1_0_1
 from indexer.errors import FatalError, RetryableError
+from tests.environment import environment
 from tests.sim.node import SimNode
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +57,7 @@ async def run(*arguments: str, stdin: str = "", **environ: str) -> Done:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "SESSIONWATCH_CONFIG": ""} | environ,
+        env=environment(PATH="/usr/bin:/bin", SESSIONWATCH_CONFIG="") | environ,
     )
     out, err = await process.communicate(stdin.encode())
     done = Done(process.returncode, out.decode(), err.decode())

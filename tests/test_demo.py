@@ -1,0 +1,61 @@
+"""The demo, as the README's first command starts it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.environment import environment
+
+MEBIBYTE_KB = 1024
+
+
+def peak_of(process_id: int) -> int:
+    """The most memory a process has had, in kB."""
+    status = Path(f"/proc/{process_id}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+
+
+def is_running(process_id: int) -> bool:
+    return Path(f"/proc/{process_id}").exists()
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.usefixtures("toolchain")
+async def test_the_demo_shows_every_verdict_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """With --exit it ends with 0 when all appeared; its daemon stays under 150 MiB and ends."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "indexer", "demo", "--exit", "--data-dir", str(tmp_path)),
+        *("--port", "0"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment(HOME=str(Path.home()), PYTHONUNBUFFERED="1", PATH="/usr/bin:/bin"),
+    )
+    assert process.stdout is not None
+    said, daemon_id, peak_kb = "", 0, 0
+    async for line in process.stdout:
+        said += line.decode()
+        if found := re.search(r"\(process (\d+)\)", said):
+            daemon_id = int(found[1])
+        if "Look for yourself" in said and not peak_kb:
+            peak_kb = peak_of(daemon_id)
+    assert await process.wait() == 0, said
+    said = " ".join(said.split())  # lines are wrapped to the width of the terminal
+    for verdict in (
+        "in_sync",
+        "pending",
+        "drifted (never_landed)",
+        "drifted (unknown_root)",
+        "drifted (revoked_still_provable)",
+        "mint with the revoked key succeeds",
+        "5. A reorg that takes a root back",
+    ):
+        assert verdict in said
+    assert "expected things appeared" in said
+    assert 0 < peak_kb < 150 * MEBIBYTE_KB
+    assert not is_running(daemon_id)
