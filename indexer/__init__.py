@@ -9,10 +9,12 @@ The shell
     config.py           TOML, credentials, environment → frozen settings; every mistake at once
     config_sources.py   where settings stand: the raw values, each with its source
     daemon.py           the wiring: signals, one TaskGroup, a bounded stop, a true exit code
+    lanes.py            one chain: what must be known first, and its lanes
     telemetry.py        what the lanes tell metrics, health and the log
     follow.py           THE loop of the live lane: plan, fetch, one transaction
     history.py          the passes over the past, range by range, until nothing is owed
     sweep.py            what time alone changes, and what others queued
+    gather.py           the live lane's answers of a node
     ingest.py           what the three share: answers of a node → rows of one transaction
     metrics.py          every metric, declared once
     log.py              events with values as fields, and never a secret

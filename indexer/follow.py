@@ -10,10 +10,8 @@ from typing import assert_never
 
 from indexer import metrics
 from indexer.chain.head import fetch_head, fetch_headers
-from indexer.chain.logs import fetch_logs_by_hash
 from indexer.chain.rpc import Node
-from indexer.core.events import DecodedLogs
-from indexer.core.passes import ACCOUNTS, Pass, account_passes, all_passes, hex_of
+from indexer.core.passes import ACCOUNTS, account_passes, all_passes, hex_of
 from indexer.core.reorg import (
     Extend,
     Inconsistent,
@@ -25,22 +23,15 @@ from indexer.core.reorg import (
     Wait,
     plan_step,
 )
-from indexer.core.roots import Trigger, by_account, event_hints, triggers_of
 from indexer.core.types import Address, BlockHeader, ChainHead
 from indexer.core.verdict_values import Settings as VerdictSettings
 from indexer.core.watchlist import WatchList
-from indexer.errors import FinalityViolationError, NodeAnswerError, StatePrunedError
+from indexer.errors import FinalityViolationError, NodeAnswerError
+from indexer.gather import gather
 from indexer.ingest import (
     Contracts,
     Listener,
-    Look,
-    Operation,
-    attributions_of,
-    decode,
-    fetch_bodies,
     keep_stepping,
-    observe,
-    observe_newest,
 )
 from indexer.log import get_logger
 from indexer.store import live, verdicts, watched
@@ -174,7 +165,9 @@ class Follower:
         settings = self.contracts.settings
         await self._reload()
         headers = view.tail.headers[1:]
-        rows = await self._gather(view, headers, account_passes(settings))
+        rows = await gather(
+            self.node, self.contracts, self.watch, view, headers, account_passes(settings)
+        )
         changes: list[verdicts.VerdictChange] = []
         await live.activate_accounts(
             self.database,
@@ -213,7 +206,7 @@ class Follower:
         settings = self.contracts.settings
         await self._load_new()
         passes = [p for p in all_passes(settings) if view.accounts_live or p.filter != ACCOUNTS]
-        rows = await self._gather(view, step.headers, passes)
+        rows = await gather(self.node, self.contracts, self.watch, view, step.headers, passes)
         changes: list[verdicts.VerdictChange] = []
         assert view.tail is not None
         tip = step.headers[-1] if step.headers else view.tail.tip
@@ -275,86 +268,6 @@ class Follower:
 
         return decide
 
-    async def _gather(
-        self, view: LiveView, headers: Sequence[BlockHeader], passes: Sequence[Pass]
-    ) -> BlockRows:
-        """Fetch, decode and read everything these passes keep of these blocks."""
-        rows = BlockRows()
-        if not headers:
-            return rows
-        settings = self.contracts.settings
-        with_accounts = any(p.filter == ACCOUNTS for p in passes)
-        watch = self.contracts.log_filter(passes, self.watch)
-        logs = await fetch_logs_by_hash(
-            self.node, headers, self.contracts.log_requests(watch, with_accounts=with_accounts)
-        )
-        rows.decoded = decode(logs, watch, with_accounts=with_accounts)
-        triggers = triggers_of(rows.decoded) if with_accounts else []
-        rows.hints = event_hints(rows.decoded)
-        rows.bodies, hints = await fetch_bodies(
-            self.node,
-            settings,
-            _operations(triggers, rows.decoded),
-        )
-        rows.hints += hints
-        await self._observe(view, headers, triggers, rows)
-        return rows
-
-    async def _observe(
-        self,
-        view: LiveView,
-        headers: Sequence[BlockHeader],
-        triggers: Sequence[Trigger],
-        rows: BlockRows,
-    ) -> None:
-        """Read roots at every trigger, and at every block those that need no log to change.
-
-        Without a trigger an observation is kept only where it differs from the one before.
-        """
-        settings = self.contracts.settings
-        grouped = by_account(triggers)
-        always, last_roots = set(view.tainted | view.stored), dict(view.polled_roots)
-        missed: set[Address] = set()
-        for header in headers:
-            at_block = {account for number, account in grouped if number == header.number}
-            is_last = header.number == headers[-1].number
-            accounts = frozenset(at_block | always | (missed if is_last else set()))
-            if not accounts:
-                continue
-            with_slots = frozenset(
-                account
-                for account in at_block
-                if account in always
-                or any(t.may_change_slots for t in grouped[header.number, account])
-            )
-            if is_last:
-                with_slots |= missed
-            look = Look(header, accounts, with_slots)
-            try:
-                if is_last:
-                    roots, slots = await observe_newest(
-                        self.node, settings, look, settings.managers
-                    )
-                else:
-                    roots, slots = await observe(self.node, settings, [look], settings.managers)
-            except StatePrunedError:
-                if is_last:
-                    raise
-                # Away for longer than the node keeps state: the last block is read instead, and
-                # what lies between is left to the history lane, which says so if it is lost.
-                missed |= accounts
-                rows.roots_missed = True
-                continue
-            for seen in roots:
-                key = (seen.manager, seen.account)
-                if seen.account in at_block | missed or last_roots.get(key) != seen.root:
-                    rows.roots.append(seen)
-                last_roots[key] = seen.root
-            rows.accounts += slots
-            always |= {slot.account for slot in slots if slot.tainted}
-            always -= {s.account for s in slots if not s.tainted} - view.stored
-        rows.attributions = attributions_of(rows.roots, grouped, rows.hints)
-
     async def _rewind(self, view: LiveView, tail: Tail, keep: BlockHeader, head: ChainHead) -> None:
         settings = self.contracts.settings
         depth = tail.tip.number - keep.number
@@ -415,12 +328,3 @@ class Follower:
             else:
                 differs = number
         return kept
-
-
-def _operations(triggers: Sequence[Trigger], decoded: DecodedLogs) -> list[Operation]:
-    by_position = {(o.at.block_number, o.at.log_index): o for o in decoded.user_operations}
-    return [
-        Operation(trigger, event.entry_point, event.at.block_hash, event.at.transaction_index)
-        for trigger in triggers
-        if (event := by_position.get((trigger.block_number, trigger.log_index))) is not None
-    ]

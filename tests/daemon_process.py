@@ -126,11 +126,12 @@ def _toml(value: object) -> str:
 # The command line with some of the daemon's waiting times shortened.
 _TWEAKED = """
 import sys
-from indexer import cli, daemon
+from indexer import cli, daemon, lanes
 for setting in sys.argv.pop(1).split():
     name, value = setting.split("=")
-    assert hasattr(daemon, name), name
-    setattr(daemon, name, float(value))
+    module = lanes if hasattr(lanes, name) else daemon
+    assert hasattr(module, name), name
+    setattr(module, name, float(value))
 cli.main()
 """
 
