@@ -103,6 +103,8 @@ async def test_every_route_is_found_and_no_look_alike(
             if (r["manager"], r["account"], r["root"]) in known
         }
 
+        assert len([row for row in linked if row["set_id"] is not None]) >= 40
+
         balances = await true_balances(devnet, stage.report.holders, number)
         rows = await connection.fetch(
             "SELECT contract, owner, token_id, balance FROM watch.erc1155_balance"

@@ -189,14 +189,15 @@ async def _decide_chunk(
         for index, (block_number, block_time) in enumerate(blocks):
             is_last = index == len(blocks) - 1
             clock = confirmed if is_last else min(confirmed, float(block_time))
+            inputs = histories.cut(key, None if is_last else block_number)
             decision = decide(
-                histories.cut(key, None if is_last else block_number),
+                inputs,
                 head_number=block_number,
                 head_time=block_time,
                 confirmed_at=clock,
                 settings=settings,
             )
-            if held is None and decision.verdict == "empty":
+            if held is None and decision.verdict == "empty" and not inputs.changes:
                 # Most accounts never have a session: no row says the same, a million times over.
                 continue
             row = _row(chain_id, key, block_number, decision)
