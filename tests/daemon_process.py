@@ -225,7 +225,8 @@ _COMPARED = {
     "undecoded_log": "SELECT * FROM watch.undecoded_log",
     "tail": "SELECT * FROM chain.tail",
     "verdict": "SELECT chain_id, manager, account, verdict, cause, warnings, severity, "
-    "since_block, since_time, explanation, is_final, on_chain_root, expected_root FROM watch.verdict",
+    "since_block, since_time, explanation, is_final, on_chain_root, expected_root "
+    "FROM watch.verdict",
 }
 
 
