@@ -87,18 +87,6 @@ class Historian:
     async def _rest(self) -> None:
         await asyncio.sleep(IDLE_SECONDS)
 
-    async def owed(self) -> int | None:
-        """Return the blocks still owed over all passes, or None before the first live step."""
-        ledger = await store.read_ledger(self.database, self.contracts.settings.chain_id)
-        if ledger is None:
-            return None
-        return missing_blocks(ledger, all_passes(self.contracts.settings))
-
-    async def payable(self) -> bool:
-        """Say whether some range can be paid right now."""
-        ledger = await store.read_ledger(self.database, self.contracts.settings.chain_id)
-        return ledger is None or self._next(ledger) is not None
-
     def _next(self, ledger: Ledger) -> Task | None:
         settings = self.contracts.settings
         now = asyncio.get_running_loop().time()

@@ -11,7 +11,12 @@ from indexer.chain.bulk import StateRead, read_codes, read_state
 from indexer.chain.head import fetch_headers
 from indexer.chain.logs import LogRequest
 from indexer.chain.rpc import Node
-from indexer.chain.slots import FALLBACK_HANDLER_SLOT, implementation_slot, module_slot
+from indexer.chain.slots import (
+    FALLBACK_HANDLER_SLOT,
+    address_in,
+    implementation_slot,
+    module_slot,
+)
 from indexer.chain.state import fetch_transactions
 from indexer.core.abi import DecodeError
 from indexer.core.events import DecodedLogs, LogFilter, WatchedAccounts, decode_logs
@@ -294,7 +299,7 @@ async def observe(
                 for manager in managers
             ]
         for account in sorted(look.with_slots):
-            implementation, handler = _address(next(values)), _address(next(values))
+            implementation, handler = address_in(next(values)), address_in(next(values))
             enabled = tuple(m for m in settings.managers if next(values) != ZERO_HASH)
             found.append((look, account, implementation, handler, enabled))
 
@@ -332,11 +337,6 @@ async def observe_newest(
     found = await observe(node, settings, [look], managers)
     (above,) = await fetch_headers(node, [look.header.number + 1])
     return found if above is None else await observe(node, settings, [look], managers)
-
-
-def _address(word: Hash32) -> Address:
-    """Return the address in a storage word; zero if the word holds something wider."""
-    return Address(word[12:]) if not any(word[:12]) else ZERO_ADDRESS
 
 
 def attributions_of(

@@ -8,7 +8,7 @@ from typing import Any
 from indexer.chain import wire
 from indexer.chain.refusals import meaning_of
 from indexer.chain.rpc import Node, NodeRefusedError
-from indexer.core.types import BlockHeader, ChainHead, Hash32
+from indexer.core.types import BlockHeader, ChainHead
 from indexer.errors import NodeAnswerError, NodeError
 
 _BY_NUMBER = "eth_getBlockByNumber"
@@ -63,22 +63,6 @@ async def fetch_headers(node: Node, numbers: Sequence[int]) -> list[BlockHeader 
         header_or_none(node, answer, number)
         for number, answer in zip(numbers, answers, strict=True)
     ]
-
-
-async def fetch_header_by_hash(node: Node, block_hash: Hash32) -> BlockHeader | None:
-    """Return the header with this hash, or None if the node does not know it (lag or reorg)."""
-    try:
-        raw = await node.call(_BY_HASH, [wire.to_hex(block_hash), False], wire.HEADER_OR_NULL)
-    except NodeRefusedError as error:
-        if meaning_of(error) in _ABSENT:
-            return None
-        raise
-    if raw is None:
-        return None
-    found = _converted(node, raw, _BY_HASH)
-    if found.hash != block_hash:
-        raise node.bad_answer(_BY_HASH, "the block has another hash than asked for")
-    return found
 
 
 def header_or_none(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from indexer.core.abi import keccak
-from indexer.core.types import Address, Hash32
+from indexer.core.types import ZERO_ADDRESS, Address, Hash32
 
 SENTINEL_MODULE: Final = Address(bytes(19) + b"\x01")
 """Head and end of the account's linked list of modules; itself not a module."""
@@ -34,6 +34,6 @@ def module_slot(module: Address) -> Hash32:
     return keccak(module.rjust(32, b"\0") + _MODULES_SLOT)
 
 
-def address_in(word: Hash32) -> Address | None:
-    """Return the address a storage word holds, or None if its upper 12 bytes are not zero."""
-    return None if any(word[:12]) else Address(word[12:])
+def address_in(word: Hash32) -> Address:
+    """Return the address a storage word holds; zero if the word holds something wider."""
+    return ZERO_ADDRESS if any(word[:12]) else Address(word[12:])

@@ -15,7 +15,6 @@ from eth_hash.auto import keccak as _keccak
 
 from indexer.core.types import Address, Hash32
 
-MAX_UINT64 = 2**64 - 1
 MAX_TEXT = 200
 """The longest text of a DecodeError, in characters."""
 _SIGN_BIT = 1 << 255

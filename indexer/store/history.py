@@ -53,17 +53,6 @@ async def read_marker(database: Database, chain_id: int) -> tuple[int, Hash32]:
     return chain.finalized_number, chain.finalized_hash
 
 
-async def cohort_accounts(database: Database, chain_id: int, cohort: int) -> list[Address]:
-    """Return the accounts of one cohort."""
-    async with database.connection() as connection:
-        rows = await connection.fetch(
-            "SELECT account FROM chain.account WHERE chain_id = $1 AND cohort_id = $2",
-            chain_id,
-            cohort,
-        )
-    return [Address(row[0]) for row in rows]
-
-
 _KNOWN_BLOCKS = """
 SELECT block_number, hash, block_time FROM chain.block
  WHERE chain_id = $1 AND block_number = ANY($2::bigint[])"""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from indexer.chain.head import fetch_head, fetch_header_by_hash, fetch_headers
+from indexer.chain.head import fetch_head, fetch_headers
 from indexer.chain.rpc import Node, NodeRefusedError
-from indexer.core.types import ChainHead, Hash32
+from indexer.core.types import ChainHead
 from indexer.errors import NodeAnswerError
 from tests.sim.faults import Answer, Drop, Fault, Refuse
 from tests.sim.node import SimNode
@@ -101,20 +101,3 @@ async def test_a_header_of_another_number_is_refused(sim: SimNode, node: Node) -
     sim.fail(Answer(sim.block(2).to_json()), method=BY_NUMBER)
     with pytest.raises(NodeAnswerError, match="block 2 came for block 3"):
         await fetch_headers(node, [3])
-
-
-async def test_a_header_by_hash(sim: SimNode, node: Node) -> None:
-    """A known hash gives its header, a lost or unknown one None, another block is refused."""
-    sim.mine(5)
-    wanted = sim.header(5)
-    assert await fetch_header_by_hash(node, wanted.hash) == wanted
-    sim.fail(Answer(sim.block(4).to_json()))
-    with pytest.raises(NodeAnswerError, match="another hash"):
-        await fetch_header_by_hash(node, wanted.hash)
-    sim.fork(2)
-    assert await fetch_header_by_hash(node, wanted.hash) is None
-    sim.fail(Refuse("Block not found", -32001))
-    assert await fetch_header_by_hash(node, Hash32(bytes(32))) is None
-    sim.fail(Refuse("internal error", -32603))
-    with pytest.raises(NodeRefusedError):
-        await fetch_header_by_hash(node, Hash32(bytes(32)))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from indexer.chain.contracts import describe_endpoint, describe_manager
-from indexer.chain.head import fetch_head, fetch_header_by_hash, fetch_headers
+from indexer.chain.head import fetch_head, fetch_headers
 from indexer.chain.logs import LogRequest, fetch_logs_by_hash, fetch_logs_in_range
 from indexer.chain.rpc import Node
 from indexer.chain.slots import (
@@ -57,7 +57,6 @@ async def test_head_and_headers(devnet: Devnet, real: Node) -> None:
     assert below is not None
     assert below.hash == head.latest.parent_hash
     assert above is None
-    assert await fetch_header_by_hash(real, below.hash) == below
     assert (await fetch_head(real, 10)).finalized.number == top - 10
 
 
@@ -137,7 +136,6 @@ async def test_a_block_that_lost_is_unknown(devnet: Devnet, real: Node) -> None:
         await read_slots(real, lost.block_hash, [slot])
     with pytest.raises(BlockUnknownError):
         await fetch_logs_by_hash(real, [header], [LogRequest(None)])
-    assert await fetch_header_by_hash(real, lost.block_hash) is None
     (winner,) = await fetch_headers(real, [lost.block_number])
     assert winner is not None
     assert await read_slots(real, winner.hash, [slot]) == [ZERO_HASH]
