@@ -415,6 +415,7 @@ CREATE TABLE chain.verdict_queue (
     queued_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (chain_id, manager, account)
 );
+CREATE INDEX verdict_queue_order ON chain.verdict_queue (chain_id, queued_at, manager, account);
 
 ---------------------------------------------------------------------------------------------------
 -- evidence

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import uvloop
 
@@ -53,17 +53,27 @@ async def _supervised(settings: Settings, *, once: bool) -> int:
         loop.add_signal_handler(number, stop.set)
     health = Health(time.monotonic())
     databases: list[Database] = []
+
+    def end_in_time() -> None:
+        """Cancel anywhere is safe (a step is one transaction), but must not take for ever."""
+        if not health.stopping:
+            health.stopping = True
+            loop.call_later(ABORT_SECONDS, _abort, databases)
+            loop.call_later(STOP_SECONDS, _give_up_stopping)
+
+    def on_end(task: asyncio.Task[None]) -> None:
+        # One part that failed ends all others: those have to end in time, too.
+        if not task.cancelled() and task.exception() is not None:
+            end_in_time()
+
     try:
         async with asyncio.TaskGroup() as group:
             work = group.create_task(
-                _serve_and_follow(settings, health, databases, once=once), name="work"
+                _serve_and_follow(settings, health, databases, on_end, once=once), name="work"
             )
             waiting = group.create_task(stop.wait(), name="stop")
             await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            health.stopping = True
-            # Cancel anywhere is safe (a step is one transaction), but must not take for ever.
-            loop.call_later(ABORT_SECONDS, _abort, databases)
-            loop.call_later(STOP_SECONDS, _give_up_stopping)
+            end_in_time()
             work.cancel()
             waiting.cancel()
     except* SessionwatchError as group_error:
@@ -98,7 +108,12 @@ def _first(group: BaseExceptionGroup[SessionwatchError]) -> SessionwatchError:
 
 
 async def _serve_and_follow(
-    settings: Settings, health: Health, databases: list[Database], *, once: bool
+    settings: Settings,
+    health: Health,
+    databases: list[Database],
+    on_end: Callable[[asyncio.Task[None]], None],
+    *,
+    once: bool,
 ) -> None:
     metrics.set_build_info(program_version())
     async with contextlib.AsyncExitStack() as stack:
@@ -113,13 +128,14 @@ async def _serve_and_follow(
             if not once:
                 # Before the database: /readyz has to say that it is away.
                 web = group.create_task(_web(settings, health, database), name="web")
+                web.add_done_callback(on_end)
             try:
                 await wait_for(database.check_schema, "database", health, once=once)
                 async with asyncio.TaskGroup() as chains:
                     for chain in settings.chains:
                         health.chains[chain.name] = ChainHealth()
                         lane = ChainLanes(chain, database, url, health, once)
-                        chains.create_task(lane.run(), name=chain.name)
+                        chains.create_task(lane.run(), name=chain.name).add_done_callback(on_end)
             finally:
                 if web is not None:
                     web.cancel()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
 from indexer import metrics
 from indexer.chain.head import fetch_head, fetch_headers
 from indexer.chain.rpc import Node
-from indexer.core.passes import ACCOUNTS, account_passes, all_passes, hex_of
+from indexer.core.passes import ACCOUNTS, account_passes, all_passes, factory_passes, hex_of
 from indexer.core.reorg import (
     Extend,
     Inconsistent,
@@ -23,7 +23,7 @@ from indexer.core.reorg import (
     Wait,
     plan_step,
 )
-from indexer.core.types import Address, BlockHeader, ChainHead
+from indexer.core.types import Address, BlockHeader, ChainHead, Hash32
 from indexer.core.verdict_values import Settings as VerdictSettings
 from indexer.core.watchlist import WatchList
 from indexer.errors import FinalityViolationError, NodeAnswerError
@@ -57,6 +57,8 @@ class Follower:
     listener: Listener
     watch: WatchList
     _last_seq: int = 0
+    _watch_tip: Hash32 | None = None
+    """The tip that the watch list belongs to: another one says that rows were taken back."""
     _violated: FinalityViolationError | None = None
 
     async def run(self) -> None:
@@ -70,6 +72,8 @@ class Follower:
         """Do one step; return whether another should follow at once."""
         chain_id = self.contracts.settings.chain_id
         view = await read_live(self.database, chain_id)
+        if view.chain.indexed_hash != self._watch_tip:
+            self._forget_watch(view.chain.indexed_hash)
         head = await fetch_head(self.node, self.contracts.settings.finality_depth)
         if view.tail is None:
             return await self._start(view, head.finalized)
@@ -99,8 +103,12 @@ class Follower:
             case Extend():
                 await self._extend(view, head, step)
                 tip = step.headers[-1] if step.headers else view.tail.tip
-                activate = view.discovered and not view.accounts_live
-                return activate or tip.number < head.latest.number
+                if tip.number < head.latest.number:
+                    return True
+                if view.accounts_live or not view.discovered:
+                    return False
+                # Not left to a step that finds no new block: a fast chain may never have one.
+                return await self._activate(await read_live(self.database, chain_id))
             case Rewind(keep):
                 await self._rewind(view, view.tail, keep, head)
                 return True
@@ -137,7 +145,6 @@ class Follower:
             finalized_block=finalized.number,
             previous_block=view.chain.indexed_number,
         )
-        await self._reload()
         return True
 
     async def _shown_again(self, finalized: BlockHeader) -> None:
@@ -163,11 +170,18 @@ class Follower:
         if view.accounts_live or view.tail is None or not view.discovered:
             return False
         settings = self.contracts.settings
-        await self._reload()
+        # Whole: of what two lanes learnt at once, the later number may have been committed first.
+        self._forget_watch(view.chain.indexed_hash)
+        await self._load_new()
         headers = view.tail.headers[1:]
-        rows = await gather(
-            self.node, self.contracts, self.watch, view, headers, account_passes(settings)
-        )
+        # With the creations, whose blocks are where slots and roots are read first; they are
+        # stored already, as is what could not be decoded of the factories.
+        discovery = factory_passes(settings)
+        passes = [*account_passes(settings), *discovery]
+        rows = await gather(self.node, self.contracts, self.watch, view, headers, passes)
+        if discovery and rows.decoded is not None:
+            kept = [r for r in rows.decoded.undecoded if r.at.address not in settings.factories]
+            rows.decoded = replace(rows.decoded, creations=(), undecoded=tuple(kept))
         changes: list[verdicts.VerdictChange] = []
         await live.activate_accounts(
             self.database,
@@ -186,10 +200,10 @@ class Follower:
         )
         return True
 
-    async def _reload(self) -> None:
+    def _forget_watch(self, tip: Hash32 | None) -> None:
         self.watch = WatchList()
         self._last_seq = 0
-        await self._load_new()
+        self._watch_tip = tip
 
     async def _load_new(self) -> None:
         rows = await watched.read_watched(
@@ -221,6 +235,7 @@ class Follower:
                 extension,
                 self._decider(confirmed_at, step.headers, rows, changes),
             )
+        self._watch_tip = tip.hash
         self.listener.rows_committed(rows)
         self.listener.verdicts_changed(changes)
         self.listener.head_confirmed(head, tip, step.finalized.number)
@@ -278,7 +293,6 @@ class Follower:
         touched = await live.rewind(self.database, view, keep, head.latest, withdraw)
         self.listener.rewound(depth)
         self.listener.verdicts_counted(await verdicts.count_open(self.database, settings.chain_id))
-        await self._reload()
         log.warning(
             "blocks_rewound",
             chain=settings.name,

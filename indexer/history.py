@@ -90,7 +90,10 @@ class Historian:
     def _next(self, ledger: Ledger) -> Task | None:
         settings = self.contracts.settings
         now = asyncio.get_running_loop().time()
-        self._lost = [lost for lost in self._lost if lost.until > now]
+        # One at a time: while the oldest is still lost so are the others, and asking for all of
+        # them again would leave no time for what is new.
+        if self._lost and self._lost[0].until <= now:
+            del self._lost[0]
         for lost in self._lost:
             ledger = ledger.with_covered(lost.pass_, lost.cohort, lost.span)
         return next_task(
@@ -273,6 +276,7 @@ class Historian:
         except StatePrunedError as error:
             until = asyncio.get_running_loop().time() + PRUNED_RETRY_SECONDS
             span = (task.first, task.last)
+            self._lost = [replace(lost, until=until) for lost in self._lost]
             self._lost.append(_Lost(pass_, task.cohort, span, until))
             await store.mark_unobserved(
                 self.database, settings.chain_id, self.epoch, manager, span, str(error)[:500]
@@ -288,6 +292,10 @@ class Historian:
             return None
         rows.attributions = attributions_of(rows.roots, grouped, stored.hints)
         used = rows.block_numbers()
+        # Before the range counts as paid: after a kill in between it is read once more.
+        await store.clear_unobserved(
+            self.database, settings.chain_id, self.epoch, manager, (task.first, task.last)
+        )
         await store.apply_range(
             self.database,
             settings.chain_id,
@@ -296,9 +304,6 @@ class Historian:
             [header for number, header in headers.items() if number in used],
             rows,
             {(manager, observation.account) for observation in rows.roots},
-        )
-        await store.clear_unobserved(
-            self.database, settings.chain_id, self.epoch, manager, (task.first, task.last)
         )
         return rows
 
@@ -338,6 +343,8 @@ class Historian:
         database, chain_id = self.database, self.contracts.settings.chain_id
         tainted = set(await store.tainted_before(database, chain_id, task.last))
         tainted |= {o.account for o in rows.accounts if o.tainted}
+        if not tainted:
+            return
         members = await self._accounts(task.cohort)
         for account in sorted(tainted):
             if not members.watched(account, task.last):

@@ -119,8 +119,8 @@ async def keep_stepping(
         except FencedError:
             raise
         except RetryableError as error:
-            stale_steps += 1
-            if isinstance(error, StaleStepError) and stale_steps <= MAX_STALE_STEPS:
+            if isinstance(error, StaleStepError) and stale_steps < MAX_STALE_STEPS:
+                stale_steps += 1
                 await asyncio.sleep(0)
                 continue
             listener.retrying(lane, error)

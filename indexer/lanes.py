@@ -279,7 +279,11 @@ async def _pay_once(
             busy |= await historian.step()
             busy |= await sweeper.step()
         except StaleStepError:
-            continue  # what was planned on has moved: plan again
+            if given_up:
+                raise
+            # What was planned on has moved: plan again, but not as fast as the node can answer.
+            await asyncio.sleep(0.05)
+            continue
         except FencedError:
             raise
         except RetryableError as error:

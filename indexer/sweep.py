@@ -15,7 +15,7 @@ from indexer.store.pool import Database
 
 log = get_logger()
 
-KEYS_PER_SWEEP = 2000
+KEYS_PER_SWEEP = 500
 
 
 @dataclass(slots=True)

@@ -76,12 +76,12 @@ async def fetch_logs_by_hash(
     while True:
         asked = list(_per_call(requests, node.addresses_per_filter))
         calls = [(header, request) for header in headers for request in asked]
-        answers = await node.batch(
+        answers = await _in_parts(
+            node,
             [
                 (_METHOD, [_filter(request, {"blockHash": wire.to_hex(header.hash)})])
                 for header, request in calls
             ],
-            wire.RAW_LOGS,
         )
         if not _fewer_addresses(node, answers):
             break
@@ -96,6 +96,22 @@ async def fetch_logs_by_hash(
                 )
             found.add(log)
     return found.sorted()
+
+
+async def _in_parts(
+    node: Node, calls: Sequence[tuple[str, list[Any]]]
+) -> list[list[wire.RawLog] | NodeError]:
+    """Ask everything, in halves where the answers together are larger than is accepted.
+
+    Blocks that are full of logs would otherwise hold the live lane up for ever.
+    """
+    try:
+        return await node.batch(calls, wire.RAW_LOGS)
+    except RangeTooLargeError:
+        if len(calls) == 1:
+            raise
+    middle = len(calls) // 2
+    return await _in_parts(node, calls[:middle]) + await _in_parts(node, calls[middle:])
 
 
 async def fetch_logs_in_range(

@@ -11,7 +11,7 @@ from indexer.core.passes import Pass
 from indexer.core.roots import MERKLE_ROOT_UPDATED, RootHint, Trigger
 from indexer.core.types import Address, BlockHeader, Hash32
 from indexer.errors import StaleStepError
-from indexer.store.chain_row import ChainRow, Connection, lock_chain, read_chain
+from indexer.store.chain_row import Connection, lock_chain, read_chain
 from indexer.store.live import count_changes, write_created
 from indexer.store.observations import write_blocks
 from indexer.store.pool import Database
@@ -81,11 +81,13 @@ async def apply_range(
         chain = await lock_chain(connection, chain_id, epoch, "history")
         if chain.finalized_number is None or task.last > chain.finalized_number:
             raise StaleStepError("the range is not final any more")
+        if chain.finality_violation is not None:
+            raise StaleStepError("the node was found to contradict what is final")
         await _check_blocks(connection, chain_id, headers)
         for slice_start in range(task.first - task.first % 1_000_000, task.last + 1, 1_000_000):
             await connection.execute("SELECT chain.ensure_partitions($1)", slice_start)
         await write_blocks(connection, chain_id, headers)
-        await _write_discovered(connection, chain, task, rows)
+        await _write_discovered(connection, chain_id, task, rows)
         added = await write_rows(connection, chain_id, rows, (task.first, task.last))
         await add_to_balances(connection, chain_id, balance_deltas(added))
         if touched:
@@ -106,7 +108,7 @@ SELECT account, block_number FROM unnest($2::bytea[], $3::bigint[]) AS found(acc
 
 
 async def _write_discovered(
-    connection: Connection, chain: ChainRow, task: Task, rows: BlockRows
+    connection: Connection, chain_id: int, task: Task, rows: BlockRows
 ) -> None:
     """Put discovered accounts on the watch list.
 
@@ -117,17 +119,14 @@ async def _write_discovered(
     if task.kind == "factory" and creations:
         late = await connection.fetch(
             _COVERED_SINCE,
-            chain.chain_id,
+            chain_id,
             [c.account for c in creations],
             [c.at.block_number for c in creations],
         )
         if late:
-            assert chain.indexed_number is not None
             accounts = [Address(row[0]) for row in late]
-            await adopt_accounts(
-                connection, chain.chain_id, accounts, chain.indexed_number, "factory"
-            )
-    await write_created(connection, chain.chain_id, rows)
+            await adopt_accounts(connection, chain_id, accounts, "factory")
+    await write_created(connection, chain_id, rows)
 
 
 async def _check_blocks(
@@ -314,19 +313,29 @@ async def mark_unobserved(
         await connection.execute(_UNOBSERVED, chain_id, manager, span[0], span[1], reason)
 
 
+# Ranges are cut anew at each attempt: the stretch that was marked may begin or end elsewhere.
+_OBSERVED = """
+WITH gone AS (
+    DELETE FROM evidence.unobserved
+     WHERE chain_id = $1 AND manager = $2 AND first_block <= $4 AND last_block >= $3
+    RETURNING first_block, last_block, reason, recorded_at
+)
+INSERT INTO evidence.unobserved (chain_id, manager, first_block, last_block, reason, recorded_at)
+SELECT $1, $2, first_block, $3::bigint - 1, reason, recorded_at FROM gone WHERE first_block < $3
+UNION ALL
+SELECT $1, $2, $4::bigint + 1, max(last_block), min(reason), min(recorded_at)
+  FROM gone WHERE last_block > $4 HAVING max(last_block) > $4
+ON CONFLICT (chain_id, manager, first_block) DO UPDATE
+   SET last_block = greatest(unobserved.last_block, excluded.last_block)"""
+
+
 async def clear_unobserved(
     database: Database, chain_id: int, epoch: int, manager: Address, span: Span
 ) -> None:
-    """Forget stretches that could be read after all."""
+    """Forget that these blocks could not be read; of a longer stretch the rest stays."""
     async with database.transaction() as connection:
         await lock_chain(connection, chain_id, epoch, "history")
-        await connection.execute(
-            "DELETE FROM evidence.unobserved WHERE chain_id = $1 AND manager = $2 "
-            "AND first_block >= $3 AND last_block <= $4",
-            chain_id,
-            manager,
-            *span,
-        )
+        await connection.execute(_OBSERVED, chain_id, manager, *span)
 
 
 _TAINTED_BEFORE = """

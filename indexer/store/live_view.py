@@ -61,11 +61,11 @@ SELECT EXISTS (SELECT FROM chain.coverage WHERE chain_id = $1 AND pass = 'logs'
                NOT f.blocks @> int8range(c.start_block, c.finalized_number + 1) END)"""
 
 _POLLED_ROOTS = """
-SELECT manager, a.account, latest.root
-  FROM chain.chain AS c, unnest(c.managers) AS manager, unnest($2::bytea[]) AS a(account)
+SELECT m.manager, a.account, latest.root
+  FROM chain.chain AS c, unnest(c.managers) AS m(manager), unnest($2::bytea[]) AS a(account)
  CROSS JOIN LATERAL (
     SELECT o.root FROM chain.canonical_root AS o
-     WHERE o.chain_id = $1 AND o.manager = manager AND o.account = a.account
+     WHERE o.chain_id = $1 AND o.manager = m.manager AND o.account = a.account
      ORDER BY o.block_number DESC LIMIT 1
 ) AS latest
  WHERE c.chain_id = $1"""

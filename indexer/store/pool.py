@@ -29,6 +29,9 @@ _UNAVAILABLE = (
     asyncpg.DiskFullError,
     asyncpg.OutOfMemoryError,
     asyncpg.ReadOnlySQLTransactionError,
+    # a statement or connection that an operator, or a timeout of theirs, has ended
+    asyncpg.OperatorInterventionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
 )
 
 # Somebody else's transaction got in the way: the whole step is simply done again.

@@ -25,6 +25,8 @@ class Work:
     """Keys to decide as of `tip`, and what has to be read there first."""
 
     tip: BlockHeader
+    reorg_id: int
+    """The newest rewind when the tip was read; 0: none."""
     confirmed_at: datetime | None
     keys: frozenset[Key]
     queued: tuple[verdicts.QueuedKey, ...]
@@ -92,6 +94,7 @@ async def read_work(database: Database, settings: ChainSettings, limit: int) -> 
         ]
         keys |= {(manager, account) for account in new_listed for manager in settings.managers}
         modules = await connection.fetch(_MODULES, chain_id, accounts)
+        reorg_id = await connection.fetchval(_NEWEST_REORG, chain_id)
     adopt = [(account, "stored") for account in sorted(with_sets)]
     adopt += [(account, "list") for account in new_listed if account not in with_sets]
     read_accounts = {q.account for q in queued if q.read_state} | {a for a, _ in adopt}
@@ -101,6 +104,7 @@ async def read_work(database: Database, settings: ChainSettings, limit: int) -> 
         BlockHeader(
             chain.indexed_number, chain.indexed_hash, Hash32(bytes(32)), chain.indexed_time
         ),
+        reorg_id,
         chain.confirmed_at,
         frozenset(keys),
         tuple(queued),
@@ -128,17 +132,17 @@ async def apply_work(
     module_code: Mapping[Address, bool],
     settings: VerdictSettings,
 ) -> list[verdicts.VerdictChange]:
-    """Write what was read and decide the keys; StaleStepError if the tip moved meanwhile."""
+    """Write what was read and decide the keys; StaleStepError if a reorg took the tip meanwhile."""
     async with database.transaction() as connection:
         chain = await lock_chain(connection, chain_id, epoch, "live")
-        if not await connection.fetchval(_IN_TAIL, chain_id, work.tip.number, work.tip.hash):
+        if await connection.fetchval(_REWOUND, chain_id, work.reorg_id, work.tip.number):
             raise StaleStepError("a reorg took the block at which state was read")
         assert chain.indexed_number is not None
         assert chain.indexed_time is not None
         for source in ("stored", "list"):
             accounts = [account for account, why in work.adopt if why == source]
             if accounts:
-                await adopt_accounts(connection, chain_id, accounts, chain.indexed_number, source)
+                await adopt_accounts(connection, chain_id, accounts, source)
         new_roots, new_slots = await _differing(connection, chain_id, roots, slots)
         if new_roots or new_slots:
             await write_blocks(connection, chain_id, [work.tip])
@@ -167,17 +171,25 @@ async def apply_work(
         return changes
 
 
-_IN_TAIL = """
-SELECT EXISTS (SELECT FROM chain.tail WHERE chain_id = $1 AND block_number = $2 AND hash = $3)"""
+_NEWEST_REORG = "SELECT coalesce(max(reorg_id), 0) FROM chain.reorg WHERE chain_id = $1"
 
+# Not by the tail: where finality is close, a block leaves it while many accounts are being read.
+_REWOUND = """
+SELECT EXISTS (SELECT FROM chain.reorg
+                WHERE chain_id = $1 AND reorg_id > $2 AND common_ancestor < $3)"""
+
+# After a stretch that could not be read, also the same root is news: it was not known any more.
 _LATEST_ROOTS = """
 SELECT k.manager, k.account, latest.root
   FROM unnest($2::bytea[], $3::bytea[]) AS k(manager, account)
  CROSS JOIN LATERAL (
-    SELECT o.root FROM chain.canonical_root AS o
+    SELECT o.root, o.block_number FROM chain.canonical_root AS o
      WHERE o.chain_id = $1 AND o.manager = k.manager AND o.account = k.account
      ORDER BY o.block_number DESC LIMIT 1
-) AS latest"""
+) AS latest
+ WHERE NOT EXISTS (
+    SELECT FROM evidence.unobserved AS u
+     WHERE u.chain_id = $1 AND u.manager = k.manager AND u.last_block > latest.block_number)"""
 
 _LATEST_SLOTS = """
 SELECT k.account, latest.* FROM unnest($2::bytea[]) AS k(account)

@@ -101,8 +101,10 @@ _RECHECKS = ("recheck_at", "recheck_block_time")
 _ROOTS_AND_SETS = _FACTS[6:]
 
 _OPEN = f"""
-SELECT v.verdict_id, v.manager, v.account, {", ".join("v." + c for c in _FACTS + _RECHECKS)}
+SELECT v.verdict_id, v.manager, v.account, {", ".join("v." + c for c in _FACTS + _RECHECKS)},
+       v.block_number, c.indexed_number, c.indexed_time
   FROM chain.verdict AS v
+  JOIN chain.chain AS c USING (chain_id)
   JOIN unnest($2::bytea[], $3::bytea[]) AS k(manager, account)
     ON v.manager = k.manager AND v.account = k.account
  WHERE v.chain_id = $1 AND v.closed_block IS NULL"""
@@ -172,8 +174,7 @@ async def _decide_chunk(
     settings: Settings,
     chunk: dict[Key, list[tuple[int, int]]],
 ) -> list[VerdictChange]:
-    # datetime.min stands for "no head was ever confirmed"; it has no unix time.
-    confirmed = confirmed_at.timestamp() if confirmed_at.year > 1 else 0.0
+    confirmed = confirmed_at.timestamp()
     histories = await load_histories(connection, chain_id, chunk)
     managers, accounts = [key[0] for key in chunk], [key[1] for key in chunk]
     open_rows = {
@@ -186,8 +187,9 @@ async def _decide_chunk(
     changes: list[VerdictChange] = []
     for key, blocks in chunk.items():
         held = open_rows.get(key)
-        for index, (block_number, block_time) in enumerate(blocks):
-            is_last = index == len(blocks) - 1
+        ordered = blocks if held is None else _not_before(held, blocks)
+        for index, (block_number, block_time) in enumerate(ordered):
+            is_last = index == len(ordered) - 1
             clock = confirmed if is_last else min(confirmed, float(block_time))
             inputs = histories.cut(key, None if is_last else block_number)
             decision = decide(
@@ -217,6 +219,15 @@ async def _decide_chunk(
             held = row
     await _write(connection, closed, moved, new)
     return changes
+
+
+def _not_before(held: dict[str, Any], blocks: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the blocks from the open verdict's on; the tip, if it was opened after all of them.
+
+    A verdict closed before it began would be open again beside its successor after a rewind.
+    """
+    kept = [block for block in blocks if block[0] >= held["block_number"]]
+    return kept or [(held["indexed_number"], held["indexed_time"])]
 
 
 async def _write(

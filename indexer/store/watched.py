@@ -33,15 +33,22 @@ async def read_watched(database: Database, chain_id: int, after_seq: int) -> lis
     return [WatchedRow(Address(r[0]), r[1], r[2], r[3]) for r in rows]
 
 
+# Two lanes adopt, one after the other: each cohort has a number and a block of its own.
+_ONE_ADOPTS = "SELECT indexed_number FROM chain.chain WHERE chain_id = $1 FOR NO KEY UPDATE"
+
+# The cohort only with an account in it: an empty one would owe the chain's whole history.
 _ADOPT = """
-WITH cohort AS (
-    INSERT INTO chain.cohort (chain_id, cohort_id, adopted_block)
-    SELECT $1, coalesce(max(cohort_id), 0) + 1, $3 FROM chain.cohort WHERE chain_id = $1
+WITH adopted AS (
+    INSERT INTO chain.account (chain_id, account, cohort_id, source)
+    SELECT $1, account, next.cohort_id, $4
+      FROM (SELECT coalesce(max(cohort_id), 0) + 1 AS cohort_id
+              FROM chain.cohort WHERE chain_id = $1) AS next,
+           unnest($2::bytea[]) AS account
+    ON CONFLICT (chain_id, account) DO NOTHING
     RETURNING cohort_id
 )
-INSERT INTO chain.account (chain_id, account, cohort_id, source)
-SELECT $1, account, cohort_id, $4 FROM cohort, unnest($2::bytea[]) AS account
-ON CONFLICT (chain_id, account) DO NOTHING
+INSERT INTO chain.cohort (chain_id, cohort_id, adopted_block)
+SELECT DISTINCT $1::bigint, cohort_id, $3::bigint FROM adopted
 RETURNING cohort_id"""
 
 _COHORT_DEBT = """
@@ -52,16 +59,17 @@ ON CONFLICT DO NOTHING"""
 
 
 async def adopt_accounts(
-    connection: Connection, chain_id: int, accounts: Sequence[Address], at_block: int, source: str
+    connection: Connection, chain_id: int, accounts: Sequence[Address], source: str
 ) -> None:
     """Watch accounts that no factory log announced, as a cohort with a history debt of its own.
 
-    They are watched above `at_block`; the watch version moves, so that a step planned without
-    them is planned again.
+    They are watched above the indexed block; the watch version moves, so that a step planned
+    without them is planned again. `source` as in chain.account.
     """
-    cohorts = await connection.fetch(_ADOPT, chain_id, list(accounts), at_block, source)
-    if cohorts:
-        await connection.execute(_COHORT_DEBT, chain_id, cohorts[0][0])
+    indexed_number = await connection.fetchval(_ONE_ADOPTS, chain_id)
+    cohort_id = await connection.fetchval(_ADOPT, chain_id, list(accounts), indexed_number, source)
+    if cohort_id is not None:
+        await connection.execute(_COHORT_DEBT, chain_id, cohort_id)
         await connection.execute(
             "UPDATE chain.chain SET watch_version = watch_version + 1 WHERE chain_id = $1", chain_id
         )

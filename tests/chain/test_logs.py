@@ -69,6 +69,18 @@ async def test_logs_by_hash_are_complete_and_sorted(sim: SimNode, node: Node) ->
     assert found[0].block_timestamp == high.header.timestamp
 
 
+async def test_blocks_full_of_logs_are_asked_for_in_parts(sim: SimNode, node: Node) -> None:
+    """Blocks whose logs together pass the cap on an answer come all the same; one alone may not."""
+    big = SimLog(TOKEN, (FIRST,), bytes(200_000))
+    headers = [sim.mine(1, [big]).header for _ in range(5)]
+    assert [log.block_number for log in await fetch_logs_by_hash(node, headers, [ALL])] == [
+        1, 2, 3, 4, 5,
+    ]  # fmt: skip
+    over = sim.mine(1, [big, big, big]).header
+    with pytest.raises(RangeTooLargeError):
+        await fetch_logs_by_hash(node, [over], [ALL])
+
+
 async def test_overlapping_requests_give_each_log_once(sim: SimNode, node: Node) -> None:
     """A log that two filters match is one log."""
     block = sim.mine(1, LOGS)

@@ -10,6 +10,7 @@ import pytest
 from indexer.core.merkle import keccak
 from indexer.core.types import ZERO_HASH, Address
 from indexer.core.verdicts import Settings
+from indexer.store.chain_row import NEVER
 from indexer.store.pool import Database
 from indexer.store.sessions import import_sets
 from indexer.store.verdicts import (
@@ -413,7 +414,7 @@ async def test_no_confirmed_head_ends_no_grace(database, filling):
     await filling.root(100, ZERO_HASH)
     async with database.transaction() as connection:
         [change] = await decide_touched(
-            connection, chain_id=CHAIN_ID, confirmed_at=datetime.min, settings=SETTINGS,  # noqa: DTZ901
+            connection, chain_id=CHAIN_ID, confirmed_at=NEVER, settings=SETTINGS,
             touched=[(100, START + 100, [KEY])],
         )  # fmt: skip
     assert change.new.verdict == "pending"
