@@ -96,7 +96,8 @@ async def import_sets(
 
     A set that is there keeps its set_id and stored_at. Each (manager, account) is queued to be
     read and decided, also on a chain that no daemon has followed yet (stored_block is null
-    then); a daemon finds it after its next look at the head. `layouts`: see session_layout.session_key.
+    then); a daemon finds it after its next look at the head. `layouts`: see
+    session_layout.session_key.
     """
     rows: list[ImportedRow] = []
     async with database.transaction() as connection:

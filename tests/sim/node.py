@@ -167,6 +167,13 @@ class SimNode:
         """Do this to the next calls (or requests holding a call) of `method`; None: of any."""
         self._planned.append(_Planned(fault, method, times))
 
+    def heal(self) -> None:
+        """Be a correct node from now on: no planned fault, no lag, all logs and all state."""
+        self._planned.clear()
+        self._forgotten.clear()
+        self._released.set()
+        self.lag_blocks = self.prune_before = 0
+
     def release(self) -> None:
         """Let every held request go on, now and later."""
         self._released.set()
