@@ -87,8 +87,8 @@ async def read_status(database: Database) -> dict[str, Any]:
     that does not know its debt yet is absent. Raises
     DatabaseUnavailableError, also when the database takes longer than a status is worth.
     """
-    try:
-        async with database.transaction() as connection:
+    async with database.transaction() as connection:
+        try:
             await connection.execute(_ONE_SNAPSHOT)
             await connection.execute(_LIMIT_TIME)
             progress = await connection.fetch(_PROGRESS)
@@ -96,11 +96,11 @@ async def read_status(database: Database) -> dict[str, Any]:
             coverage = await connection.fetch(_COVERAGE)
             drifts = await connection.fetch(_DRIFTS, MAX_DRIFTS)
             reorgs = await connection.fetch(_REORGS, MAX_REORGS)
-    except asyncpg.QueryCanceledError as error:
-        raise DatabaseUnavailableError(
-            "the database took more than 4 seconds for the status",
-            remedy="look for long-running queries in pg_stat_activity",
-        ) from error
+        except asyncpg.QueryCanceledError as error:
+            raise DatabaseUnavailableError(
+                "the database took more than 4 seconds for the status",
+                remedy="look for long-running queries in pg_stat_activity",
+            ) from error
     return {
         "chains": [
             _chain_status(
