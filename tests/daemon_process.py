@@ -193,18 +193,21 @@ async def indexed_block(connection: Connection) -> int:
 
 async def settled(connection: Connection, block: int, block_hash: bytes) -> bool:
     """Say whether this block is indexed, nothing waits to be decided, and no debt is left."""
-    tip = await connection.fetchrow(
-        "SELECT indexed_number, indexed_hash FROM chain.chain WHERE chain_id = 80001"
+    # One statement, one snapshot: a range that is paid between two of them queues what it changed.
+    return bool(
+        await connection.fetchval(
+            """
+            SELECT EXISTS (SELECT FROM chain.chain
+                            WHERE chain_id = 80001 AND indexed_number = $1 AND indexed_hash = $2)
+               AND NOT EXISTS (SELECT FROM chain.verdict_queue)
+               AND NOT EXISTS (SELECT FROM watch.coverage
+                                WHERE coalesce(missing_blocks, 0) > 0)
+               AND NOT EXISTS (SELECT FROM chain.coverage WHERE cohort = 0
+                                  AND filter = 'accounts' AND live_from IS NULL)""",
+            block,
+            block_hash,
+        )
     )
-    if tip is None or tip[0] != block or tip[1] != block_hash:
-        return False
-    waiting = await connection.fetchval("SELECT count(*) FROM chain.verdict_queue")
-    owed = await connection.fetchval("SELECT coalesce(sum(missing_blocks), 0) FROM watch.coverage")
-    live = await connection.fetchval(
-        "SELECT count(*) FROM chain.coverage WHERE cohort = 0 AND filter = 'accounts' "
-        "AND live_from IS NULL"
-    )
-    return waiting == 0 and owed == 0 and live == 0
 
 
 # What the law speaks of: everything but wall-clock columns, orphans, reorgs and counters.
