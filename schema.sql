@@ -162,6 +162,7 @@ CREATE TABLE chain.cohort (
     chain_id bigint NOT NULL,
     cohort_id integer NOT NULL CHECK (cohort_id > 0),
     adopted_block evidence.block_number NOT NULL,  -- the lanes watch its accounts above this block; below it the debt
+    source text NOT NULL DEFAULT 'stored' CHECK (source IN ('stored', 'list', 'factory', 'tainted', 'token')),
     PRIMARY KEY (chain_id, cohort_id)
 );
 
@@ -170,6 +171,7 @@ CREATE TABLE chain.account (
     chain_id bigint NOT NULL,
     account evidence.address NOT NULL,
     cohort_id integer NOT NULL DEFAULT 0,
+    token_cohort_id integer NOT NULL DEFAULT 0, -- the same for transfers that touch it: those may come before its creation
     block_number evidence.block_number,         -- where the factory created it; null if it was learnt otherwise
     source text NOT NULL CHECK (source IN ('factory', 'stored', 'list')),
     seq bigint GENERATED ALWAYS AS IDENTITY,    -- order of learning: a daemon loads what is new above the last it has
@@ -177,6 +179,8 @@ CREATE TABLE chain.account (
 );
 CREATE INDEX account_block ON chain.account (chain_id, block_number);
 CREATE INDEX account_seq ON chain.account (chain_id, seq);
+CREATE INDEX account_cohort ON chain.account (chain_id, cohort_id) WHERE cohort_id > 0;
+CREATE INDEX account_token_cohort ON chain.account (chain_id, token_cohort_id) WHERE token_cohort_id > 0;
 CREATE INDEX account_hex ON chain.account (evidence.hex(account));
 
 CREATE TABLE chain.account_event (
@@ -336,11 +340,23 @@ CREATE INDEX undecoded_log_address_hex ON chain.undecoded_log (evidence.hex(addr
 CREATE TABLE chain.coverage (
     chain_id bigint NOT NULL,
     pass text NOT NULL CHECK (pass = 'logs' OR pass = 'bodies' OR pass LIKE 'roots/0x%'),
-    filter text NOT NULL,                       -- 'factory/0x…', 'accounts', 'erc1155/0x…', 'erc1155/all', 'manager/0x…'
+    filter text NOT NULL,                       -- 'factory/0x…', 'accounts', 'erc1155/0x…', 'erc1155/touching', 'erc1155/all'
     cohort integer NOT NULL DEFAULT 0,
     blocks int8multirange NOT NULL DEFAULT '{}',
     live_from evidence.block_number,            -- the live lane has this filter's rows above this block; null: not followed live
+    begun boolean NOT NULL DEFAULT false,       -- some range was claimed: an account that joins now would miss it
     PRIMARY KEY (chain_id, pass, filter, cohort)
+);
+
+-- How fast debt was paid lately: sums over the last ranges, older ones counting less.
+CREATE TABLE chain.pace (
+    chain_id bigint NOT NULL,
+    pass text NOT NULL CHECK (pass IN ('logs', 'bodies', 'roots')),
+    blocks double precision NOT NULL,
+    seconds double precision NOT NULL,
+    requests double precision NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (chain_id, pass)
 );
 
 CREATE TABLE chain.reorg (
@@ -460,11 +476,12 @@ CREATE TABLE evidence.module_code (
 CREATE TABLE evidence.unobserved (
     chain_id bigint NOT NULL,
     manager evidence.address NOT NULL,
+    cohort integer NOT NULL DEFAULT 0,
     first_block evidence.block_number NOT NULL,
     last_block evidence.block_number NOT NULL,
     reason text NOT NULL,
     recorded_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (chain_id, manager, first_block),
+    PRIMARY KEY (chain_id, manager, cohort, first_block),
     CHECK (first_block <= last_block)
 );
 
@@ -481,6 +498,7 @@ CREATE TABLE sessions.session_set (
     root evidence.hash32 NOT NULL,              -- computed here, never taken from a client
     session_count integer NOT NULL CHECK (session_count > 0),
     source text NOT NULL,                       -- which form of document it came from
+    call_hash evidence.hash32,                  -- keccak256 of the call that sets it: what ExecutionSuccess logs of calldata
     matched_form text NOT NULL DEFAULT 'all_leaves',
     stored_at timestamptz NOT NULL DEFAULT now(),
     stored_block evidence.block_number,         -- the indexed block when it was stored; null if nothing was indexed yet
@@ -741,6 +759,25 @@ SELECT o.chain_id, o.manager, o.account, o.block_number, o.block_hash, o.block_t
        ORDER BY e.block_number DESC LIMIT 1) AS p ON true
  WHERE o.root <> coalesce(p.root, '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea);
 
+-- Roots that something names, whether state was read there or not: inputs and events of managers, calls in clear that a
+-- module logged, and calls of which only the hash was logged, where it is that of a stored set's root.
+CREATE VIEW chain.named_root AS
+SELECT h.chain_id, h.manager::bytea AS manager, h.account::bytea AS account, h.block_number, h.log_index, h.root::bytea AS root, h.evidence AS hint,
+       h.transaction_hash::bytea AS transaction_hash, h.user_op_hash::bytea AS user_op_hash
+  FROM chain.root_hint AS h
+UNION ALL
+SELECT e.chain_id, m.manager, e.account, e.block_number, e.log_index, decode(substr(e.args ->> 'data', 11, 64), 'hex'), 'module',
+       e.transaction_hash, e.user_op_hash
+  FROM chain.account_event AS e
+  JOIN chain.chain AS c ON c.chain_id = e.chain_id
+ CROSS JOIN LATERAL unnest(c.managers) AS m (manager)
+ WHERE e.event = 'ModuleTransaction' AND e.args ->> 'to' = evidence.hex(m.manager) AND e.args ->> 'data' ~ '^0x7cb64759[0-9a-f]{64}'
+UNION ALL
+SELECT e.chain_id, s.manager, e.account, e.block_number, e.log_index, s.root, 'module', e.transaction_hash, e.user_op_hash
+  FROM chain.account_event AS e
+  JOIN sessions.session_set AS s ON s.chain_id = e.chain_id AND s.account = e.account
+ WHERE e.event = 'ExecutionSuccess' AND e.args ->> 'to' = evidence.hex(s.manager) AND e.args ->> 'dataHash' = evidence.hex(s.call_hash);
+
 CREATE VIEW watch.session_root AS
 SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) AS account, r.block_number::bigint AS block_number,
        evidence.hex(r.block_hash) AS block_hash, to_timestamp(r.block_time) AS block_time, evidence.hex(r.root) AS root,
@@ -923,9 +960,16 @@ SELECT g.chain_id, evidence.hex(g.contract) AS contract, evidence.hex(g.owner) A
                  THEN int8range(c.start_block, c.finalized_number + 1) <@ d.blocks END), false) AS complete
         FROM chain.chain AS c
        CROSS JOIN LATERAL (
-            SELECT range_agg(v.blocks) AS blocks FROM chain.coverage AS v
-             WHERE v.chain_id = c.chain_id AND v.pass = 'logs' AND v.cohort = 0
-               AND v.filter IN ('erc1155/all', 'erc1155/' || evidence.hex(g.contract))) AS d
+            SELECT range_agg(k.blocks) AS blocks FROM (
+                SELECT v.blocks FROM chain.coverage AS v
+                 WHERE v.chain_id = c.chain_id AND v.pass = 'logs' AND v.cohort = 0
+                   AND v.filter IN ('erc1155/all', 'erc1155/' || evidence.hex(g.contract))
+                UNION ALL
+                -- Of a watched owner every transfer is looked for, whatever the contract.
+                SELECT w.blocks FROM chain.account AS a
+                  JOIN chain.covered AS w ON w.chain_id = a.chain_id AND w.pass = 'logs' AND w.filter = 'erc1155/touching'
+                                         AND w.cohort = a.token_cohort_id
+                 WHERE a.chain_id = c.chain_id AND a.account = g.owner) AS k) AS d
        WHERE c.chain_id = g.chain_id) AS debt;
 
 CREATE VIEW watch.erc1155_approval AS
@@ -975,9 +1019,26 @@ SELECT u.chain_id, evidence.hex(u.address) AS address, u.block_number::bigint AS
   FROM chain.undecoded_log AS u;
 
 CREATE VIEW watch.unobserved AS
-SELECT n.chain_id, evidence.hex(n.manager) AS manager, n.first_block::bigint AS first_block, n.last_block::bigint AS last_block, n.reason,
-       n.recorded_at
-  FROM evidence.unobserved AS n;
+SELECT u.chain_id, evidence.hex(u.manager) AS manager, lower(u.blocks) AS first_block, upper(u.blocks) - 1 AS last_block, u.reason,
+       u.recorded_at,
+       (SELECT count(DISTINCT h.account) FROM chain.named_root AS h
+         WHERE h.chain_id = u.chain_id AND h.manager = u.manager
+           AND h.block_number BETWEEN lower(u.blocks) AND upper(u.blocks) - 1)::integer AS hinted_accounts,
+       (SELECT count(*) FROM chain.named_root AS h
+         WHERE h.chain_id = u.chain_id AND h.manager = u.manager
+           AND h.block_number BETWEEN lower(u.blocks) AND upper(u.blocks) - 1)::integer AS hints
+  FROM (SELECT n.chain_id, n.manager, min(n.reason) AS reason, min(n.recorded_at) AS recorded_at,
+               unnest(range_agg(int8range(n.first_block, n.last_block + 1))) AS blocks
+          FROM evidence.unobserved AS n
+         GROUP BY n.chain_id, n.manager) AS u;
+
+CREATE VIEW watch.unobserved_hint AS
+SELECT DISTINCT h.chain_id, evidence.hex(h.manager) AS manager, evidence.hex(h.account) AS account, h.block_number::bigint AS block_number,
+       h.log_index, evidence.hex(h.root) AS root, h.hint, evidence.hex(h.transaction_hash) AS transaction_hash,
+       evidence.hex(h.user_op_hash) AS user_op_hash
+  FROM evidence.unobserved AS u
+  JOIN chain.named_root AS h
+    ON h.chain_id = u.chain_id AND h.manager = u.manager AND h.block_number BETWEEN u.first_block AND u.last_block;
 
 ---------------------------------------------------------------------------------------------------
 -- What everything means. `\d+ watch.verdict` shows it.
@@ -1023,6 +1084,7 @@ COMMENT ON TABLE chain.root_hint IS 'Roots that calldata, events or signatures n
 COMMENT ON TABLE chain.root_attribution IS 'Who changed a root, as far as the logs and inputs of the block say. One row per account read at a trigger.';
 COMMENT ON TABLE chain.undecoded_log IS 'Logs that match a watched event but cannot be decoded or stored as it: kept raw, nothing stops.';
 COMMENT ON TABLE chain.coverage IS 'Which final blocks each pass has done, per filter and cohort. The live lane covers what is above the marker.';
+COMMENT ON TABLE chain.pace IS 'How fast debt was paid lately, by kind of work: what estimates of the remaining time rest on.';
 COMMENT ON TABLE chain.reorg IS 'Every rewind: reorgs, and what an operator took back.';
 COMMENT ON TABLE chain.orphan IS 'Rows of blocks that lost, as they stood.';
 COMMENT ON TABLE chain.verdict IS 'Decisions: a row per change of verdict. The open one (closed_block null) is what holds now.';
@@ -1038,6 +1100,7 @@ COMMENT ON VIEW chain.covered IS 'Blocks that a pass has done for a filter and a
 COMMENT ON VIEW chain.canonical_root IS 'Roots read from state at blocks that are on the chain as it is now.';
 COMMENT ON VIEW chain.canonical_slots IS 'Slots of accounts read at blocks that are on the chain as it is now.';
 COMMENT ON VIEW chain.root_change IS 'Canonical root observations that differ from the one before, with raw columns; watch.session_root shows them to people.';
+COMMENT ON VIEW chain.named_root IS 'Roots that inputs, events and calls of modules name, also where no state could be read: hints, never proof.';
 COMMENT ON VIEW watch.account IS 'The watched accounts, with the state last read from the canonical chain. A change of state shows once it has been read.';
 COMMENT ON VIEW watch.account_event IS 'Logs of and about watched accounts.';
 COMMENT ON VIEW watch.user_operation IS 'User operations of watched accounts, failed ones too (success false).';
@@ -1058,7 +1121,8 @@ COMMENT ON VIEW watch.progress IS 'How far each chain has come.';
 COMMENT ON VIEW watch.coverage IS 'What each pass still owes: blocks from the chain''s start to its finalized block (for a cohort: to where it was adopted).';
 COMMENT ON VIEW watch.reorg IS 'Rewinds: reorgs, and what an operator took back.';
 COMMENT ON VIEW watch.undecoded_log IS 'Logs that could not be decoded, raw, with the reason.';
-COMMENT ON VIEW watch.unobserved IS 'Stretches of blocks in which roots could not be read.';
+COMMENT ON VIEW watch.unobserved IS 'Stretches of blocks in which roots could not be read: from the first to the last block with something to read. An archive node fills them.';
+COMMENT ON VIEW watch.unobserved_hint IS 'What roots in unobserved stretches may have been, by what named them. A hint is no proof: no view of roots or verdicts uses it.';
 
 -- Columns. First what is special to a relation, then the words that mean the same everywhere.
 COMMENT ON COLUMN evidence.schema_version.only_row IS 'Always true: there is one row.';
@@ -1080,7 +1144,10 @@ COMMENT ON COLUMN chain.chain.accounts_mode IS 'Where accounts come from: factor
 COMMENT ON COLUMN chain.chain.settings IS 'The configuration the daemon last started with, without node URLs.';
 COMMENT ON COLUMN chain.cohort.cohort_id IS 'The cohort''s number within its chain, from 1.';
 COMMENT ON COLUMN chain.cohort.adopted_block IS 'The lanes watch its accounts above this block; below it lies the cohort''s debt.';
+COMMENT ON COLUMN chain.cohort.source IS
+    'Why: stored, list (somebody asked for them), factory (made by a factory that was added later), tainted (found to change roots silently), token (for transfers before their creation).';
 COMMENT ON COLUMN chain.account.cohort_id IS 'The cohort it was learnt with; 0: from the factory.';
+COMMENT ON COLUMN chain.account.token_cohort_id IS 'The cohort whose coverage says which transfers that touch it have been found.';
 COMMENT ON COLUMN chain.account.block_number IS 'Where the factory created it; null if it was learnt otherwise.';
 COMMENT ON COLUMN chain.account.seq IS 'Order of learning: a daemon loads what is new above the last it has.';
 COMMENT ON COLUMN chain.user_operation_body.log_index IS 'The position of the operation''s UserOperationEvent.';
@@ -1095,6 +1162,14 @@ COMMENT ON COLUMN chain.coverage.blocks IS 'The final blocks that are done.';
 COMMENT ON COLUMN chain.covered.blocks IS 'The blocks that are done, up to the tip.';
 COMMENT ON COLUMN chain.coverage.live_from IS 'The live lane has this filter''s rows above this block; null: not followed live.';
 COMMENT ON COLUMN chain.coverage.cohort IS '0: all accounts but those of a cohort above 0, which has rows of its own.';
+COMMENT ON COLUMN chain.coverage.begun IS 'True: some range was claimed, so an account that is learnt now needs a cohort of its own.';
+COMMENT ON COLUMN chain.pace.blocks IS 'Blocks paid by the last ranges; older ranges count less and less.';
+COMMENT ON COLUMN chain.pace.seconds IS 'The time they took, seconds of wall clock.';
+COMMENT ON COLUMN chain.pace.requests IS 'The HTTP requests they took.';
+COMMENT ON COLUMN chain.named_root.hint IS 'What names it: event, calldata, signature (the root at validation), trace, module (a call that a module made).';
+COMMENT ON COLUMN watch.unobserved_hint.hint IS 'What names it: event, calldata, signature (the root at validation), trace, module (a call that a module made).';
+COMMENT ON COLUMN watch.unobserved.hinted_accounts IS 'How many accounts have a hint in it.';
+COMMENT ON COLUMN watch.unobserved.hints IS 'How many hints there are: the rows of watch.unobserved_hint.';
 COMMENT ON COLUMN chain.reorg.old_tip_hash IS 'The tip that lost.';
 COMMENT ON COLUMN chain.reorg.new_tip_hash IS 'The node''s tip at that moment; null after an operator''s rewind.';
 COMMENT ON COLUMN chain.orphan.reorg_id IS 'The rewind that took the row away.';
@@ -1112,6 +1187,7 @@ COMMENT ON COLUMN evidence.module_code.module IS 'A session validation module.';
 COMMENT ON COLUMN evidence.module_code.has_code IS 'False: no session that names it can be used.';
 COMMENT ON COLUMN evidence.module_code.block_number IS 'Where it was looked at.';
 COMMENT ON COLUMN sessions.session_set.leaves_digest IS 'keccak256 of the leaves in order.';
+COMMENT ON COLUMN sessions.session_set.call_hash IS 'keccak256 of the calldata of setMerkleRoot(root); null: stored by a version that did not compute it.';
 COMMENT ON COLUMN sessions.session_set.root IS 'The Merkle root, computed here and never taken from a client.';
 COMMENT ON COLUMN sessions.session.session_key_data IS 'What the session may do, as the module encodes it. Shown by no view.';
 COMMENT ON COLUMN chain.root_change.previous_block IS 'The observation before; null: none.';
@@ -1142,7 +1218,7 @@ COMMENT ON COLUMN watch.drift_history.verdict IS 'Always drifted.';
 COMMENT ON COLUMN watch.drift_history.opened_block IS 'The indexed block at which it was decided.';
 COMMENT ON COLUMN watch.drift_history.closed_block IS 'The indexed block at which it was over; null while it holds.';
 COMMENT ON COLUMN watch.erc1155_balance.balance IS 'Received minus sent up to the tip; may be negative while complete is false.';
-COMMENT ON COLUMN watch.erc1155_balance.complete IS 'Every transfer of the contract from the chain''s start block on is counted.';
+COMMENT ON COLUMN watch.erc1155_balance.complete IS 'Every transfer of the contract, or with erc1155 = "touching" every transfer of the owner, from the chain''s start block on is counted.';
 COMMENT ON COLUMN watch.progress.chain IS 'The chain''s name in the configuration.';
 COMMENT ON COLUMN watch.progress.latest_block IS 'The node''s tip when last asked.';
 COMMENT ON COLUMN watch.progress.indexed_block IS 'How far the live lane has committed.';
@@ -1209,7 +1285,7 @@ BEGIN
             ('expected_set_id', 'The stored set the chain should have.'),
             ('explanation', 'One sentence that says what is the matter.'),
             ('fallback_handler', 'The contract that answers unknown calls, by state.'),
-            ('filter', 'Whose logs: factory/0x…, accounts, erc1155/0x…, erc1155/all, manager/0x….'),
+            ('filter', 'Whose logs: factory/0x…, accounts, erc1155/0x…, erc1155/touching (watched accounts), erc1155/all.'),
             ('finality_violation', 'Not null: node and database disagree at or below finality; says where. Nothing is written meanwhile.'),
             ('first_block', 'The first block of the stretch.'),
             ('from_address', 'Who sent; the zero address: a mint.'),
@@ -1283,10 +1359,10 @@ $$;
 GRANT USAGE ON SCHEMA chain, evidence, sessions, watch TO sessionwatch_writer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA chain TO sessionwatch_writer;
 GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA evidence, sessions TO sessionwatch_writer;
-GRANT UPDATE ON evidence.module_code TO sessionwatch_writer;
+GRANT UPDATE ON evidence.module_code, evidence.account_observation TO sessionwatch_writer;
 GRANT UPDATE, DELETE ON evidence.unobserved TO sessionwatch_writer;
 REVOKE INSERT ON evidence.schema_version FROM sessionwatch_writer;
-REVOKE INSERT, UPDATE, DELETE ON chain.canonical_root, chain.canonical_slots, chain.root_change, chain.covered FROM sessionwatch_writer;
+REVOKE INSERT, UPDATE, DELETE ON chain.canonical_root, chain.canonical_slots, chain.root_change, chain.named_root, chain.covered FROM sessionwatch_writer;
 GRANT SELECT ON ALL TABLES IN SCHEMA watch TO sessionwatch_writer;
 
 GRANT USAGE ON SCHEMA watch TO sessionwatch_reader;

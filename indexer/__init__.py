@@ -12,10 +12,14 @@ The shell
     lanes.py            one chain: what must be known first, and its lanes
     telemetry.py        what the lanes tell metrics, health and the log
     follow.py           THE loop of the live lane: plan, fetch, one transaction
-    history.py          the passes over the past, range by range, until nothing is owed
+    history.py          the passes over the past: several ranges in flight, until nothing is owed
     sweep.py            what time alone changes, and what others queued
     gather.py           the live lane's answers of a node
-    ingest.py           what the three share: answers of a node → rows of one transaction
+    history_logs.py     the history lane's: a range of logs
+    history_state.py    the history lane's: inputs and roots at stored triggers
+    silent.py           changes that left no log, by bisecting
+    filters.py          which logs are asked for, and which of them count
+    ingest.py           what all share: answers of a node → rows of one transaction
     metrics.py          every metric, declared once
     log.py              events with values as fields, and never a secret
     errors.py           try again, or wake someone; the exit codes
@@ -73,7 +77,8 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     live_view.py        what a live step is planned on, in one snapshot
     live.py             the live lane's transactions: extend, rewind, restart
     history.py          the history lane's: what is owed, and paying one range
-    watched.py          the watch list: who is watched, and adopting more
+    triggers.py         what the tables say of a range whose inputs or roots are to be paid
+    watched.py          the watch list: who is watched, adopting more, the lives of cohorts
     rows.py             what one step found, and writing it once
     copying.py          COPY into the tables, in key order
     observations.py     what was read from state, and who is named for it

@@ -11,7 +11,14 @@ from typing import assert_never
 from indexer import metrics
 from indexer.chain.head import fetch_head, fetch_headers
 from indexer.chain.rpc import Node
-from indexer.core.passes import ACCOUNTS, account_passes, all_passes, factory_passes, hex_of
+from indexer.core.passes import (
+    BY_ACCOUNT,
+    account_passes,
+    all_passes,
+    erc1155_passes,
+    factory_passes,
+    hex_of,
+)
 from indexer.core.reorg import (
     Extend,
     Inconsistent,
@@ -27,16 +34,13 @@ from indexer.core.types import Address, BlockHeader, ChainHead, Hash32
 from indexer.core.verdict_values import Settings as VerdictSettings
 from indexer.core.watchlist import WatchList
 from indexer.errors import FinalityViolationError, NodeAnswerError
-from indexer.gather import gather
-from indexer.ingest import (
-    Contracts,
-    Listener,
-    keep_stepping,
-)
+from indexer.filters import Contracts
+from indexer.gather import gather, gather_silent
+from indexer.ingest import Listener, keep_stepping
 from indexer.log import get_logger
 from indexer.store import live, verdicts, watched
 from indexer.store.chain_row import NEVER, Connection
-from indexer.store.live_view import LiveView, read_live
+from indexer.store.live_view import LiveView, read_live, read_tail_roots
 from indexer.store.pool import Database
 from indexer.store.rows import BlockRows
 
@@ -60,6 +64,8 @@ class Follower:
     _watch_tip: Hash32 | None = None
     """The tip that the watch list belongs to: another one says that rows were taken back."""
     _violated: FinalityViolationError | None = None
+    _polled: frozenset[Address] = frozenset()
+    """The tainted accounts that were read at every block of the tail."""
 
     async def run(self) -> None:
         """Follow for ever; only cancellation, fencing and fatal errors end it."""
@@ -95,11 +101,18 @@ class Follower:
                 await live.confirm_head(self.database, view, head.latest, confirmed=confirmed)
                 if confirmed:
                     self.listener.head_confirmed(head, view.tail.tip, view.tail.finalized.number)
+                    if not view.tainted <= self._polled:
+                        await self._read_tail(view, view.tail)
+                        return True
                     return await self._activate(view)
                 return False
             case NeedTail():
                 # The node contradicts us but lacks headers that would show where: it lags.
                 return False
+            case Extend() if not view.tainted <= self._polled:
+                # Before any of its blocks becomes final without having been read.
+                await self._read_tail(view, view.tail)
+                return True
             case Extend():
                 await self._extend(view, head, step)
                 tip = step.headers[-1] if step.headers else view.tail.tip
@@ -177,19 +190,22 @@ class Follower:
         # With the creations, whose blocks are where slots and roots are read first; they are
         # stored already, as is what could not be decoded of the factories.
         discovery = factory_passes(settings)
-        passes = [*account_passes(settings), *discovery]
+        tokens = [p for p in erc1155_passes(settings) if p.filter in BY_ACCOUNT]
+        passes = [*account_passes(settings), *discovery, *tokens]
         rows = await gather(self.node, self.contracts, self.watch, view, headers, passes)
         if discovery and rows.decoded is not None:
             kept = [r for r in rows.decoded.undecoded if r.at.address not in settings.factories]
             rows.decoded = replace(rows.decoded, creations=(), undecoded=tuple(kept))
         changes: list[verdicts.VerdictChange] = []
-        await live.activate_accounts(
+        await live.add_to_tail(
             self.database,
             view,
             headers,
             rows,
             self._decider(view.chain.confirmed_at, headers, rows, changes),
+            activate=True,
         )
+        self._polled |= {slots.account for slots in rows.accounts if slots.tainted}
         self.listener.rows_committed(rows)
         self.listener.verdicts_changed(changes)
         log.info(
@@ -200,8 +216,26 @@ class Follower:
         )
         return True
 
+    async def _read_tail(self, view: LiveView, tail: Tail) -> None:
+        """Read the tail's roots of accounts that were taken for clean while it was followed."""
+        settings = self.contracts.settings
+        new = view.tainted - self._polled
+        if len(tail.headers) > 1:
+            known = await read_tail_roots(
+                self.database, settings.chain_id, new, tail.finalized.number
+            )
+            rows = await gather_silent(self.node, settings, tail.headers, new, known)
+            headers = tail.headers[1:]
+            changes: list[verdicts.VerdictChange] = []
+            decide = self._decider(view.chain.confirmed_at, headers, rows, changes)
+            await live.add_to_tail(self.database, view, headers, rows, decide, activate=False)
+            self.listener.rows_committed(rows)
+            self.listener.verdicts_changed(changes)
+        self._polled |= new
+
     def _forget_watch(self, tip: Hash32 | None) -> None:
         self.watch = WatchList()
+        self._polled = frozenset()
         self._last_seq = 0
         self._watch_tip = tip
 
@@ -219,7 +253,9 @@ class Follower:
     async def _extend(self, view: LiveView, head: ChainHead, step: Extend) -> None:
         settings = self.contracts.settings
         await self._load_new()
-        passes = [p for p in all_passes(settings) if view.accounts_live or p.filter != ACCOUNTS]
+        passes = [
+            p for p in all_passes(settings) if view.accounts_live or p.filter not in BY_ACCOUNT
+        ]
         rows = await gather(self.node, self.contracts, self.watch, view, step.headers, passes)
         changes: list[verdicts.VerdictChange] = []
         assert view.tail is not None
@@ -236,6 +272,7 @@ class Follower:
                 self._decider(confirmed_at, step.headers, rows, changes),
             )
         self._watch_tip = tip.hash
+        self._polled |= {slots.account for slots in rows.accounts if slots.tainted}
         self.listener.rows_committed(rows)
         self.listener.verdicts_changed(changes)
         self.listener.head_confirmed(head, tip, step.finalized.number)

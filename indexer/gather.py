@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 
 from indexer.chain.logs import fetch_logs_by_hash
 from indexer.chain.rpc import Node
 from indexer.core.events import DecodedLogs
 from indexer.core.passes import ACCOUNTS, Pass
-from indexer.core.roots import Trigger, by_account, event_hints, triggers_of
+from indexer.core.roots import RootObservation, Trigger, by_account, event_hints, triggers_of
 from indexer.core.settings import ChainSettings
 from indexer.core.types import Address, BlockHeader
 from indexer.core.watchlist import WatchList
 from indexer.errors import StatePrunedError
+from indexer.filters import Contracts, decode
 from indexer.ingest import (
-    Contracts,
     Look,
     Operation,
     attributions_of,
-    decode,
     fetch_bodies,
     observe,
     observe_newest,
 )
+from indexer.silent import bisect
 from indexer.store.live_view import LiveView
 from indexer.store.rows import BlockRows
 
@@ -109,6 +110,50 @@ async def _observe(
         always |= {slot.account for slot in slots if slot.tainted}
         always -= {s.account for s in slots if not s.tainted} - view.stored
     rows.attributions = attributions_of(rows.roots, grouped, rows.hints)
+
+
+async def gather_silent(
+    node: Node,
+    settings: ChainSettings,
+    headers: Sequence[BlockHeader],
+    accounts: Collection[Address],
+    known: Sequence[RootObservation],
+) -> BlockRows:
+    """Find the changes that left no log in the tail, of accounts that turn out to be tainted.
+
+    `known` are the observations that the tail has of them. Where a node has the state no more,
+    the tail's roots are left to the history lane.
+    """
+    numbers = [header.number for header in headers]
+    places = {number: place for place, number in enumerate(numbers)}
+    rows = BlockRows()
+    for account in sorted(accounts):
+        for manager in settings.managers:
+
+            async def read_at(
+                place: int, account: Address = account, manager: Address = manager
+            ) -> RootObservation:
+                look = Look(headers[place], frozenset({account}), frozenset())
+                roots, _ = await observe(node, settings, [look], [manager])
+                return roots[0]
+
+            seen = {
+                places[o.block_number]: o
+                for o in known
+                if (o.account, o.manager) == (account, manager) and o.block_number in places
+            }
+            stops = sorted({0, len(headers) - 1, *seen})
+            new = dict(seen)
+            try:
+                for place in reversed(stops):
+                    if place not in new:
+                        new[place] = await read_at(place)
+                for first, last in pairwise(stops):
+                    await bisect(first, last, new, read_at)
+            except StatePrunedError:
+                rows.roots_missed = True
+            rows.roots += [o for place, o in sorted(new.items()) if place > 0 and place not in seen]
+    return rows
 
 
 def _operations(triggers: Sequence[Trigger], decoded: DecodedLogs) -> list[Operation]:

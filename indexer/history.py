@@ -1,84 +1,72 @@
-"""The history lane: ranges at or below finality, one after the other, until nothing is owed."""
+"""The history lane: ranges at or below finality, several in flight, until nothing is owed."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import assert_never
 
-from indexer.chain.head import fetch_headers
-from indexer.chain.logs import LogRequest, RangeSize, fetch_logs_by_hash, fetch_logs_in_range
-from indexer.chain.rpc import Node
-from indexer.core.debt import Ledger, Span, Task, missing_blocks, next_task
-from indexer.core.passes import (
-    ACCOUNTS,
-    LOGS_ACCOUNTS,
-    Pass,
-    account_passes,
-    all_passes,
-    erc1155_passes,
-    factory_passes,
-)
-from indexer.core.roots import (
-    USER_OPERATION,
-    RootObservation,
-    by_account,
-    event_hints,
-)
-from indexer.core.topics import MANAGER_TOPICS, TRIGGER_EVENTS
-from indexer.core.types import Address, BlockHeader
-from indexer.core.watchlist import CohortWatch, WatchList
-from indexer.errors import NodeAnswerError, RangeTooLargeError, StatePrunedError
-from indexer.ingest import (
-    Contracts,
-    Listener,
-    Look,
-    Operation,
-    attributions_of,
-    decode,
-    fetch_bodies,
-    keep_stepping,
-    observe,
-    only_of_manager,
-)
+from indexer.chain.logs import RangeSize
+from indexer.chain.rpc import Node, metered
+from indexer.core.debt import Ledger, Task, Wanted, missing_blocks, next_logs, next_state
+from indexer.core.passes import BY_ACCOUNT
+from indexer.errors import RangeTooLargeError, RetryableError
+from indexer.filters import Contracts
+from indexer.history_logs import fetch_logs_of
+from indexer.history_state import fetch_bodies_of, fetch_roots_of
+from indexer.ingest import Listener, keep_stepping
 from indexer.log import get_logger
 from indexer.store import history as store
+from indexer.store import watched
+from indexer.store.history import Pace, Payment, manager_of
 from indexer.store.pool import Database
-from indexer.store.rows import BlockRows
-from indexer.store.watched import read_watched
+from indexer.store.triggers import cut_range
 
 log = get_logger()
 
 IDLE_SECONDS = 0.5
-LOOKS_PER_REQUEST = 50
-MAX_TRIGGERS = 5000
+LOGS_IN_FLIGHT = 3
+STATE_IN_FLIGHT = 2
+MAX_TRIGGERS = 2_000
 """Of one range whose inputs or roots are read: what is in memory at once is bounded."""
+MAX_STATE_BLOCKS = 200_000
+ROUND_RANGES = 200
+"""After so many an end is put to a round: what went wrong long ago is then forgotten."""
 # State that was pruned may come back with another node: asked again after this long.
-PRUNED_RETRY_SECONDS = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Lost:
-    """A stretch whose state the node did not have a moment ago; asked again `until` then."""
-
-    pass_: Pass
-    cohort: int
-    span: Span
-    until: float
+LOST_RETRY_SECONDS = 300.0
 
 
 @dataclass(slots=True)
 class Historian:
-    """The history lane of one chain."""
+    """The history lane of one chain.
+
+    Several ranges are fetched at once, one is written: fetching waits for the node, and writers
+    beside each other would wait for each other's balances. Logs and the state behind them have
+    places of their own, so that neither holds the other up.
+    """
 
     database: Database
     node: Node
     contracts: Contracts
     epoch: int
     listener: Listener
-    size: RangeSize = field(default_factory=RangeSize)
-    _lost: list[_Lost] = field(default_factory=list)
+    sizes: dict[str, RangeSize] = field(
+        default_factory=lambda: {"factory": RangeSize(), "logs": RangeSize()}
+    )
+    wanted: Wanted = field(init=False)
+    _busy: list[Task] = field(default_factory=list)
+    _begun: set[tuple[int, str, str]] = field(default_factory=set)
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _ended: asyncio.Event = field(default_factory=asyncio.Event)
+    _failures: list[RetryableError] = field(default_factory=list)
+    _ask_lost_at: float = 0.0
+    _probe: Task | None = None
+    """The range in flight that was lost before: whether it still is decides about the others."""
+    _paid_at: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.wanted = Wanted.of(self.contracts.settings)
 
     async def run(self) -> None:
         """Pay debt for ever; only cancellation, fencing and fatal errors end it."""
@@ -87,301 +75,197 @@ class Historian:
     async def _rest(self) -> None:
         await asyncio.sleep(IDLE_SECONDS)
 
-    def _next(self, ledger: Ledger) -> Task | None:
-        settings = self.contracts.settings
-        now = asyncio.get_running_loop().time()
-        # One at a time: while the oldest is still lost so are the others, and asking for all of
-        # them again would leave no time for what is new.
-        if self._lost and self._lost[0].until <= now:
-            del self._lost[0]
-        for lost in self._lost:
-            ledger = ledger.with_covered(lost.pass_, lost.cohort, lost.span)
-        return next_task(
-            ledger,
-            factory=factory_passes(settings),
-            account=account_passes(settings),
-            erc1155=erc1155_passes(settings),
-            max_blocks=self.size.blocks,
-        )
-
     async def step(self) -> bool:
-        """Pay one range; return whether there was one."""
+        """Pay ranges until none can be begun, or many are paid; return whether there was one.
+
+        A range that fails ends the round: no other is begun, those in flight are finished, and
+        the first failure is raised.
+        """
+        count = 0
+        self._failures.clear()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                if not self._failures and count < ROUND_RANGES:
+                    try:
+                        claimed = await self._claim()
+                    except RetryableError as error:
+                        self._failures.append(error)
+                        continue
+                    for task in claimed:
+                        count += 1
+                        group.create_task(self._keep(task), name=f"{task.kind} {task.span}")
+                if not self._busy:
+                    break
+                await self._ended.wait()
+                self._ended.clear()
+        if self._failures:
+            raise self._failures[0]
+        if not count:
+            await self._tidy()
+        return count > 0
+
+    async def debt(self) -> Mapping[str, int] | None:
+        """Return how many blocks each pass owes, or None while that is not known."""
+        ledger = await store.read_ledger(self.database, self.contracts.settings.chain_id)
+        if ledger is None:
+            return None
+        owed = missing_blocks(ledger, self.wanted)
+        self.listener.debt_known(owed)
+        return owed
+
+    async def _claim(self) -> list[Task]:
+        """Take as many ranges as there are places; they are in flight from here on."""
         settings = self.contracts.settings
         ledger = await store.read_ledger(self.database, settings.chain_id)
         if ledger is None:
-            return False
-        passes = all_passes(settings)
-        self.listener.debt_known(
-            {
-                name: missing_blocks(ledger, [p for p in passes if p.name == name])
-                for name in {p.name for p in passes}
-            }
-        )
-        task = self._next(ledger)
-        if task is None:
-            return False
-        if task.kind in {"bodies", "roots"}:
-            last = await store.cut_range(
-                self.database, settings.chain_id, task.first, task.last, MAX_TRIGGERS
-            )
+            return []
+        self.listener.debt_known(missing_blocks(ledger, self.wanted))
+        claimed: list[Task] = []
+        while self._places(LOGS_IN_FLIGHT, "factory", "logs"):
+            task = next_logs(ledger, self.wanted, self._busy, self._blocks("logs"))
+            if task is not None and task.kind == "factory":
+                task = replace(task, last=min(task.last, task.first + self._blocks("factory") - 1))
+            if task is None:
+                break
+            await self._begin(task)
+            self._busy.append(task)
+            claimed.append(task)
+        while self._places(STATE_IN_FLIGHT, "bodies", "roots"):
+            task, retries = self._next_state(ledger)
+            if task is None:
+                break
+            last = await cut_range(self.database, settings.chain_id, task, MAX_TRIGGERS)
             task = replace(task, last=last)
+            if retries:
+                self._probe = task
+            self._busy.append(task)
+            claimed.append(task)
+        return claimed
+
+    def _places(self, most: int, *kinds: str) -> bool:
+        return sum(task.kind in kinds for task in self._busy) < most
+
+    def _blocks(self, kind: str) -> int:
+        return self.sizes[kind].blocks
+
+    def _next_state(self, ledger: Ledger) -> tuple[Task | None, bool]:
+        """Return the next range of bodies or roots, and whether it was lost before."""
+        task = next_state(ledger, self.wanted, self._busy, MAX_STATE_BLOCKS, retry_lost=False)
+        retries = False
+        now = asyncio.get_running_loop().time()
+        if task is None and self._probe is None and now >= self._ask_lost_at:
+            # One at a time: while one is still lost so are the others.
+            task = next_state(ledger, self.wanted, self._busy, MAX_STATE_BLOCKS, retry_lost=True)
+            retries = task is not None
+        if (
+            task is not None
+            and task.kind == "roots"
+            and manager_of(task.passes[0]) in self.contracts.event_managers
+        ):
+            # Its events are asked for by range, as logs are.
+            task = replace(task, last=min(task.last, task.first + self._blocks("logs") - 1))
+        return task, retries
+
+    async def _begin(self, task: Task) -> None:
+        """Close the cohort: who is learnt from now on must not rely on this range."""
+        passes = [(p.name, p.filter) for p in task.passes if p.filter in BY_ACCOUNT]
+        new = [p for p in passes if (task.cohort, *p) not in self._begun]
+        if new:
+            chain_id = self.contracts.settings.chain_id
+            await watched.begin(self.database, chain_id, task.cohort, new)
+            self._begun |= {(task.cohort, *p) for p in new}
+
+    async def _keep(self, task: Task) -> None:
         try:
-            rows = await self._pay(task)
+            await self.pay(task)
         except RangeTooLargeError as error:
             if task.first == task.last:
-                raise
-            self.size.narrow(error)
-            return True
-        if rows is not None:
-            self.listener.rows_committed(rows)
-            log.info(
-                "range_committed",
-                chain=settings.name,
-                kind=task.kind,
-                passes=[f"{p.name} {p.filter}" for p in task.passes],
-                cohort=task.cohort,
-                first_block=task.first,
-                last_block=task.last,
-            )
-        return True
+                self._failures.append(error)
+            else:
+                self._size_of(task).narrow(error)
+        except RetryableError as error:
+            self._failures.append(error)
+        else:
+            self.listener.recovered("history")
+        finally:
+            self._busy.remove(task)
+            if self._probe == task:
+                self._probe = None
+            self._ended.set()
 
-    async def _pay(self, task: Task) -> BlockRows | None:
+    def _size_of(self, task: Task) -> RangeSize:
+        return self.sizes["factory" if task.kind == "factory" else "logs"]
+
+    async def _fetch(self, task: Task) -> Payment:
+        source = (self.database, self.node, self.contracts, task)
         match task.kind:
             case "factory" | "logs":
-                return await self._logs(task)
+                payment, logs = await fetch_logs_of(*source)
+                self._size_of(task).grow(logs)
+                return payment
             case "bodies":
-                return await self._bodies(task)
+                return await fetch_bodies_of(*source)
             case "roots":
-                return await self._roots(task)
+                return await fetch_roots_of(*source, self._write)
             case _:
                 assert_never(task.kind)
 
-    async def _logs(self, task: Task) -> BlockRows:
+    async def pay(self, task: Task) -> None:
+        """Fetch one range and write it in one transaction."""
         settings = self.contracts.settings
-        with_accounts = any(p.filter == ACCOUNTS for p in task.passes)
-        watch = self.contracts.log_filter(
-            task.passes, await self._accounts(task.cohort) if with_accounts else WatchList()
-        )
-        # Events of managers are paid with their roots: a manager added later owes both.
-        watch = replace(watch, event_managers=frozenset())
-        requests = self.contracts.log_requests(watch, with_accounts=with_accounts)
-        answer = await fetch_logs_in_range(self.node, task.first, task.last, requests)
-        decoded = decode(answer.logs, watch, with_accounts=with_accounts)
-        rows = BlockRows(decoded=decoded, hints=event_hints(decoded))
-        numbers = rows.block_numbers()
-        headers = await self._our_headers(numbers)
-        hash_of = {log_.block_number: log_.block_hash for log_ in answer.logs}
-        for header in headers:
-            if hash_of.get(header.number, header.hash) != header.hash:
-                raise NodeAnswerError(f"block {header.number} came with two hashes")
-        await store.apply_range(
-            self.database, settings.chain_id, self.epoch, task, headers, rows, ()
-        )
-        self.size.grow()
-        return rows
-
-    async def _accounts(self, cohort: int) -> WatchList | CohortWatch:
-        chain_id = self.contracts.settings.chain_id
-        watched = await read_watched(self.database, chain_id, 0)
-        if cohort:
-            mine = [row for row in watched if row.cohort_id == cohort]
-            adopted = mine[0].adopted_block if mine else None
-            return CohortWatch((row.account for row in mine), -1 if adopted is None else adopted)
-        return WatchList(
-            (row.account for row in watched if row.adopted_block is None),
-            {r.account: r.adopted_block for r in watched if r.adopted_block is not None},
+        began = asyncio.get_running_loop().time()
+        with metered() as meter:
+            payment = await self._fetch(task)
+        kind = task.passes[0].name.partition("/")[0]
+        # Since the one before was paid, where several are in flight: together they have a pace.
+        now = asyncio.get_running_loop().time()
+        payment.pace = Pace(now - max(began, self._paid_at.get(kind, began)), meter.requests)
+        await self._write(payment)
+        self._paid_at[kind] = asyncio.get_running_loop().time()
+        self._say(payment)
+        if payment.lost:
+            self._ask_lost_at = self._paid_at[kind] + LOST_RETRY_SECONDS
+        log.info(
+            "range_committed",
+            chain=settings.name,
+            kind=task.kind,
+            passes=[f"{p.name} {p.filter}" for p in task.passes],
+            cohort=task.cohort,
+            first_block=task.first,
+            last_block=task.last,
         )
 
-    async def _headers(self, numbers: list[int]) -> list[BlockHeader]:
-        headers = await fetch_headers(self.node, numbers)
-        found = [header for header in headers if header is not None]
-        if len(found) != len(numbers):
-            raise NodeAnswerError("the node has logs of blocks whose headers it does not have")
-        return found
-
-    async def _our_headers(self, numbers: set[int]) -> list[BlockHeader]:
-        """Return headers, of a node that has our finalized block at this moment.
-
-        Asked for after the logs: a node that has left our chain must not pay our debt.
-        """
-        chain_id = self.contracts.settings.chain_id
-        final_number, final_hash = await store.read_marker(self.database, chain_id)
-        headers = await self._headers(sorted(numbers | {final_number}))
-        if headers[-1].hash != final_hash:
-            raise NodeAnswerError(f"the node's block {final_number} is not ours, which is final")
-        return [header for header in headers if header.number in numbers]
-
-    async def _bodies(self, task: Task) -> BlockRows:
-        settings = self.contracts.settings
-        operations = await store.read_operations(
-            self.database, settings.chain_id, task, USER_OPERATION
-        )
-        headers = {
-            h.number: h
-            for h in await self._headers(sorted({o.trigger.block_number for o in operations}))
-        }
-        bodies, hints = await fetch_bodies(
-            self.node,
-            settings,
-            [
-                Operation(
-                    o.trigger,
-                    o.entry_point,
-                    headers[o.trigger.block_number].hash,
-                    o.transaction_index,
-                )
-                for o in operations
-            ],
-        )
-        rows = BlockRows(bodies=bodies, hints=hints)
-        await store.apply_range(
-            self.database, settings.chain_id, self.epoch, task, headers.values(), rows, ()
-        )
-        return rows
-
-    async def _roots(self, task: Task) -> BlockRows | None:
-        settings = self.contracts.settings
-        (pass_,) = task.passes
-        manager = Address(bytes.fromhex(pass_.name.removeprefix("roots/0x")))
-        if manager in self.contracts.event_managers:
-            await self._manager_events(task, manager)
-        stored = await store.read_triggers(
-            self.database,
-            settings.chain_id,
-            task,
-            trigger_events=sorted(TRIGGER_EVENTS),
-            operation_event=USER_OPERATION,
-        )
-        grouped = by_account(stored.triggers)
-        looks: dict[int, tuple[set[Address], set[Address]]] = {}
-        for (number, account), triggers in grouped.items():
-            accounts, slots = looks.setdefault(number, (set(), set()))
-            accounts.add(account)
-            if any(trigger.may_change_slots for trigger in triggers):
-                slots.add(account)
-        rows = BlockRows()
-        headers = dict(stored.headers)
-        wanted = [
-            Look(headers[number], frozenset(accounts), frozenset(slots))
-            for number, (accounts, slots) in sorted(looks.items())
-        ]
-        try:
-            for start in range(0, len(wanted), LOOKS_PER_REQUEST):
-                roots, slots_read = await observe(
-                    self.node, settings, wanted[start : start + LOOKS_PER_REQUEST], [manager]
-                )
-                rows.roots += roots
-                rows.accounts += slots_read
-            await self._silent_changes(task, manager, rows, headers)
-        except StatePrunedError as error:
-            until = asyncio.get_running_loop().time() + PRUNED_RETRY_SECONDS
-            span = (task.first, task.last)
-            self._lost = [replace(lost, until=until) for lost in self._lost]
-            self._lost.append(_Lost(pass_, task.cohort, span, until))
-            await store.mark_unobserved(
-                self.database, settings.chain_id, self.epoch, manager, span, str(error)[:500]
+    async def _write(self, payment: Payment) -> None:
+        async with self._writing:
+            late = await store.apply_range(
+                self.database, self.contracts.settings.chain_id, self.epoch, payment
             )
+        self.listener.rows_committed(payment.rows)
+        if late:
+            log.info(
+                "roots_owed_again",
+                chain=self.contracts.settings.name,
+                accounts=len(late),
+                reason="found tainted: their roots may have changed without a log",
+            )
+
+    def _say(self, payment: Payment) -> None:
+        if payment.lost:
             log.warning(
                 "state_pruned",
-                chain=settings.name,
-                manager="0x" + manager.hex(),
-                first_block=task.first,
-                last_block=task.last,
+                chain=self.contracts.settings.name,
+                manager="0x" + manager_of(payment.task.passes[0]).hex(),
+                first_block=payment.lost[0][0],
+                last_block=payment.lost[-1][1],
+                stretches=len(payment.lost),
                 remedy="add an endpoint with archive state to see these roots",
             )
-            return None
-        rows.attributions = attributions_of(rows.roots, grouped, stored.hints)
-        used = rows.block_numbers()
-        # Before the range counts as paid: after a kill in between it is read once more.
-        await store.clear_unobserved(
-            self.database, settings.chain_id, self.epoch, manager, (task.first, task.last)
-        )
-        await store.apply_range(
-            self.database,
-            settings.chain_id,
-            self.epoch,
-            task,
-            [header for number, header in headers.items() if number in used],
-            rows,
-            {(manager, observation.account) for observation in rows.roots},
-        )
-        return rows
 
-    async def _manager_events(self, task: Task, manager: Address) -> None:
-        """Store what a manager logged of the cohort's accounts, before its triggers are read.
-
-        The blocks are then read whole: other logs say which operation an event belongs to. Done
-        again after a kill, it finds its rows.
-        """
-        asked = LogRequest((manager,), tuple(sorted(MANAGER_TOPICS)))
-        answer = await fetch_logs_in_range(self.node, task.first, task.last, [asked])
-        numbers = {log_.block_number for log_ in answer.logs}
-        if not numbers:
+    async def _tidy(self) -> None:
+        """With nothing in flight: let paid cohorts be like all others."""
+        chain_id = self.contracts.settings.chain_id
+        ledger = await store.read_ledger(self.database, chain_id)
+        if ledger is None or not ledger.cohorts:
             return
-        headers = await self._our_headers(numbers)
-        watch = replace(
-            self.contracts.log_filter([LOGS_ACCOUNTS], await self._accounts(task.cohort)),
-            event_managers=frozenset({manager}),
-        )
-        requests = self.contracts.log_requests(watch, with_accounts=True)
-        logs = await fetch_logs_by_hash(self.node, headers, requests)
-        decoded = only_of_manager(decode(logs, watch, with_accounts=True), manager)
-        rows = BlockRows(decoded=decoded, hints=event_hints(decoded))
-        used = [header for header in headers if header.number in rows.block_numbers()]
-        chain_id, unpaid = self.contracts.settings.chain_id, replace(task, passes=())
-        await store.apply_range(self.database, chain_id, self.epoch, unpaid, used, rows, ())
-        self.listener.rows_committed(rows)
-
-    async def _silent_changes(
-        self, task: Task, manager: Address, rows: BlockRows, headers: dict[int, BlockHeader]
-    ) -> None:
-        """Find changes that left no log: of tainted accounts, between the range's ends.
-
-        Read at both ends and bisected where they differ. A root that changed and changed back
-        between two reads is not seen; nothing but a trace of every block would.
-        """
-        database, chain_id = self.database, self.contracts.settings.chain_id
-        tainted = set(await store.tainted_before(database, chain_id, task.last))
-        tainted |= {o.account for o in rows.accounts if o.tainted}
-        if not tainted:
-            return
-        members = await self._accounts(task.cohort)
-        for account in sorted(tainted):
-            if not members.watched(account, task.last):
-                continue
-            known = {o.block_number: o for o in rows.roots if o.account == account}
-            stops = sorted({task.first, task.last, *known})
-            for number in stops:
-                if number not in known:
-                    known[number] = await self._read_at(number, account, manager, headers)
-            for first, last in pairwise(stops):
-                await self._bisect(first, last, known, account, manager, headers)
-            kept = {o.block_number for o in rows.roots if o.account == account}
-            rows.roots += [o for number, o in sorted(known.items()) if number not in kept]
-
-    async def _bisect(
-        self,
-        first: int,
-        last: int,
-        known: dict[int, RootObservation],
-        account: Address,
-        manager: Address,
-        headers: dict[int, BlockHeader],
-    ) -> None:
-        while last - first > 1 and known[first].root != known[last].root:
-            middle = (first + last) // 2
-            known[middle] = await self._read_at(middle, account, manager, headers)
-            if known[middle].root == known[first].root:
-                first = middle
-            else:
-                await self._bisect(middle, last, known, account, manager, headers)
-                last = middle
-
-    async def _read_at(
-        self, number: int, account: Address, manager: Address, headers: dict[int, BlockHeader]
-    ) -> RootObservation:
-        if number not in headers:
-            headers[number] = (await self._headers([number]))[0]
-        look = Look(headers[number], frozenset({account}), frozenset())
-        roots, _ = await observe(self.node, self.contracts.settings, [look], [manager])
-        return roots[0]
+        async with self.database.transaction() as connection:
+            await watched.dissolve_cohorts(connection, chain_id)

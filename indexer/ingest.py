@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from itertools import islice
+from typing import Protocol, cast
 
-from indexer.chain.bulk import StateRead, read_codes, read_state
+from indexer.chain.bulk import StateRead, read_codes, read_state_each
 from indexer.chain.head import fetch_headers
-from indexer.chain.logs import LogRequest
 from indexer.chain.rpc import Node
 from indexer.chain.slots import (
     FALLBACK_HANDLER_SLOT,
@@ -19,10 +19,9 @@ from indexer.chain.slots import (
 )
 from indexer.chain.state import fetch_transactions
 from indexer.core.abi import DecodeError
-from indexer.core.events import DecodedLogs, LogFilter, WatchedAccounts, decode_logs
+from indexer.core.events import DecodedLogs
 from indexer.core.merkle import root_slot
-from indexer.core.passes import ACCOUNTS, ALL_ERC1155, Pass, hex_of
-from indexer.core.presets import OWNERSHIP_MODULES
+from indexer.core.passes import hex_of
 from indexer.core.roots import (
     AccountObservation,
     RootAttribution,
@@ -34,14 +33,6 @@ from indexer.core.roots import (
     is_tainted,
 )
 from indexer.core.settings import ChainSettings
-from indexer.core.topics import (
-    ACCOUNT_TOPICS,
-    ENTRY_POINT_TOPICS,
-    ERC1155_TOPICS,
-    FACTORY_TOPICS,
-    MANAGER_TOPICS,
-    OWNERSHIP_TOPICS,
-)
 from indexer.core.types import (
     ZERO_ADDRESS,
     ZERO_HASH,
@@ -49,7 +40,6 @@ from indexer.core.types import (
     BlockHeader,
     ChainHead,
     Hash32,
-    Log,
 )
 from indexer.core.user_operations import UserOperationBody, decode_bodies
 from indexer.errors import (
@@ -58,6 +48,7 @@ from indexer.errors import (
     FinalityViolationError,
     RetryableError,
     StaleStepError,
+    StatePrunedError,
 )
 from indexer.store.copying import BodyRow
 from indexer.store.rows import BlockRows
@@ -131,64 +122,6 @@ async def keep_stepping(
         listener.recovered(lane)
         if not busy:
             await idle()
-
-
-@dataclass(frozen=True, slots=True)
-class Contracts:
-    """What is watched beside accounts. `event_managers` emit MerkleRootUpdated."""
-
-    settings: ChainSettings
-    event_managers: frozenset[Address]
-
-    def log_filter(self, passes: Iterable[Pass], accounts: WatchedAccounts) -> LogFilter:
-        """Return what decoding keeps when these passes are paid."""
-        settings, filters = self.settings, {p.filter for p in passes}
-        with_accounts = ACCOUNTS in filters
-        from_factory = settings.accounts_mode == "factory"
-        factories = {f for f in settings.factories if f"factory/{hex_of(f)}" in filters}
-        if with_accounts and not from_factory:
-            factories = set(settings.factories)
-        tokens = frozenset(c for c in settings.erc1155 if f"erc1155/{hex_of(c)}" in filters)
-        return LogFilter(
-            entry_points=frozenset(settings.entry_points),
-            factories=frozenset(factories),
-            event_managers=self.event_managers if with_accounts else frozenset(),
-            ownership_modules=frozenset(OWNERSHIP_MODULES) if with_accounts else frozenset(),
-            erc1155=None if ALL_ERC1155 in filters else tokens,
-            accounts=accounts,
-            all_creations=from_factory,
-        )
-
-    def log_requests(self, watch: LogFilter, *, with_accounts: bool) -> list[LogRequest]:
-        """Return the eth_getLogs requests that find what `watch` keeps.
-
-        User operation events are asked for unfiltered by sender: they delimit the operations
-        of a bundle, and so say which operation moved a token.
-        """
-        requests: list[LogRequest] = []
-
-        def ask(addresses: Collection[Address] | None, topics: Collection[Hash32]) -> None:
-            kept = None if addresses is None else tuple(sorted(addresses))
-            if kept is None or kept:
-                requests.append(LogRequest(kept, tuple(sorted(topics))))
-
-        ask(watch.factories, FACTORY_TOPICS)
-        if with_accounts or watch.erc1155 is None or watch.erc1155:
-            ask(watch.entry_points, ENTRY_POINT_TOPICS)
-        if with_accounts:
-            ask(None, ACCOUNT_TOPICS)
-            ask(watch.event_managers, MANAGER_TOPICS)
-            ask(watch.ownership_modules, OWNERSHIP_TOPICS)
-        ask(watch.erc1155, ERC1155_TOPICS)
-        return requests
-
-
-def decode(logs: Sequence[Log], watch: LogFilter, *, with_accounts: bool) -> DecodedLogs:
-    """Decode logs; without accounts, what they did is left to the range that pays for it."""
-    decoded = decode_logs(logs, watch)
-    if with_accounts:
-        return decoded
-    return replace(decoded, account_events=(), user_operations=(), manager_roots=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +200,16 @@ class Look:
     with_slots: frozenset[Address]
 
 
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What was read of some looks; `lost` are those whose state no node has any more."""
+
+    roots: list[RootObservation]
+    accounts: list[AccountObservation]
+    lost: list[Look]
+    lost_reason: str = ""
+
+
 async def observe(
     node: Node, settings: ChainSettings, looks: Sequence[Look], managers: Sequence[Address]
 ) -> tuple[list[RootObservation], list[AccountObservation]]:
@@ -274,38 +217,51 @@ async def observe(
 
     An unreadable state raises (StatePrunedError, BlockUnknownError); it is never a zero.
     """
+    found = await observe_each(node, settings, looks, managers)
+    if found.lost:
+        raise StatePrunedError(
+            found.lost_reason, remedy="use an archive node for this part of the past"
+        )
+    return found.roots, found.accounts
+
+
+async def observe_each(
+    node: Node, settings: ChainSettings, looks: Sequence[Look], managers: Sequence[Address]
+) -> Observed:
+    """Read what can be read; a look of which any part was pruned is lost as a whole.
+
+    Raises BlockUnknownError and whatever else leaves open what the state is.
+    """
     reads: list[StateRead] = []
     for look in looks:
-        block_hash = look.header.hash
-        for account in sorted(look.accounts):
-            slot = root_slot(account)
-            reads += [StateRead(block_hash, manager, slot) for manager in managers]
-        for account in sorted(look.with_slots):
-            reads.append(StateRead(block_hash, account, implementation_slot(account)))
-            reads.append(StateRead(block_hash, account, FALLBACK_HANDLER_SLOT))
-            reads += [
-                StateRead(block_hash, account, module_slot(manager))
-                for manager in settings.managers
-            ]
-    values = iter(await read_state(node, reads))
-
-    roots: list[RootObservation] = []
-    found: list[tuple[Look, Address, Address, Address, tuple[Address, ...]]] = []
+        reads += _reads(look, settings, managers)
+    values = iter(await read_state_each(node, reads))
+    found = Observed([], [], [])
+    bare: list[tuple[Hash32, Address]] = []
+    slots: list[tuple[Look, Address, Address, Address, tuple[Address, ...]]] = []
+    reason = ""
     for look in looks:
+        words = list(islice(values, len(_reads(look, settings, managers))))
+        pruned = next((word for word in words if isinstance(word, StatePrunedError)), None)
+        if pruned is not None:
+            found.lost.append(look)
+            reason = reason or str(pruned)
+            continue
+        word = iter(cast("list[Hash32]", words))
         header = look.header
         for account in sorted(look.accounts):
-            roots += [
-                RootObservation(header.number, header.hash, manager, account, next(values))
+            found.roots.extend(
+                RootObservation(header.number, header.hash, manager, account, next(word))
                 for manager in managers
-            ]
+            )
         for account in sorted(look.with_slots):
-            implementation, handler = address_in(next(values)), address_in(next(values))
-            enabled = tuple(m for m in settings.managers if next(values) != ZERO_HASH)
-            found.append((look, account, implementation, handler, enabled))
-
-    bare = [(look.header.hash, account) for look, account, code, _, _ in found if not any(code)]
+            implementation, handler = address_in(next(word)), address_in(next(word))
+            enabled = tuple(m for m in settings.managers if next(word) != ZERO_HASH)
+            slots.append((look, account, implementation, handler, enabled))
+            if implementation == ZERO_ADDRESS:
+                bare.append((header.hash, account))
     codes = dict(zip(bare, await read_codes(node, bare), strict=True))
-    return roots, [
+    found.accounts.extend(
         AccountObservation(
             look.header.number,
             look.header.hash,
@@ -321,8 +277,24 @@ async def observe(
                 managers=settings.managers,
             ),
         )
-        for look, account, implementation, handler, enabled in found
+        for look, account, implementation, handler, enabled in slots
+    )
+    return replace(found, lost_reason=reason)
+
+
+def _reads(look: Look, settings: ChainSettings, managers: Sequence[Address]) -> list[StateRead]:
+    """Return the words of one look, in the order in which they are taken apart again."""
+    block_hash = look.header.hash
+    reads = [
+        StateRead(block_hash, manager, root_slot(account))
+        for account in sorted(look.accounts)
+        for manager in managers
     ]
+    for account in sorted(look.with_slots):
+        slots = [implementation_slot(account), FALLBACK_HANDLER_SLOT]
+        slots += [module_slot(manager) for manager in settings.managers]
+        reads += [StateRead(block_hash, account, slot) for slot in slots]
+    return reads
 
 
 async def observe_newest(

@@ -27,9 +27,10 @@ from indexer.errors import (
     StaleStepError,
     StatePrunedError,
 )
+from indexer.filters import Contracts
 from indexer.follow import Follower
 from indexer.history import Historian
-from indexer.ingest import Contracts, keep_stepping
+from indexer.ingest import keep_stepping
 from indexer.log import get_logger
 from indexer.store import chain_row, sessions, sweep, verdicts
 from indexer.store.pool import Database

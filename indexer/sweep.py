@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from indexer.chain.bulk import read_codes
 from indexer.chain.rpc import Node
 from indexer.core.verdict_values import Settings as VerdictSettings
-from indexer.ingest import Contracts, Listener, Look, keep_stepping, observe_newest
+from indexer.filters import Contracts
+from indexer.ingest import Listener, Look, keep_stepping, observe_newest
 from indexer.log import get_logger
 from indexer.store import sweep as store
 from indexer.store.pool import Database

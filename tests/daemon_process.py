@@ -213,8 +213,9 @@ async def settled(connection: Connection, block: int, block_hash: bytes) -> bool
 # What the law speaks of: everything but wall-clock columns, orphans, reorgs and counters.
 _COMPARED = {
     # Not observed_block: slots that a reorg made the daemon read again are evidence, not a change.
+    # Not cohort: who was learnt together, and when that ceased to matter, is bookkeeping.
     "account": "SELECT chain_id, account, factory, created_block, implementation, "
-    "fallback_handler, tainted, modules, source, cohort FROM watch.account",
+    "fallback_handler, tainted, modules, source FROM watch.account",
     "account_event": "SELECT * FROM watch.account_event",
     "user_operation": "SELECT * FROM watch.user_operation",
     "session_root": "SELECT chain_id, manager, account, block_number, block_hash, block_time, "

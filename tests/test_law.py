@@ -70,7 +70,7 @@ class Chaos:
     def __init__(self, seed: int, node: SimNode, connection: Connection, folder: Path) -> None:
         self.random = random.Random(seed)
         self.node, self.connection, self.folder = node, connection, folder
-        self.story = Story(node, self.random, finality_depth=FINALITY_DEPTH)
+        self.story = Story(node, self.random, finality_depth=FINALITY_DEPTH, silent=True)
         self.finality = self.random.choice([FINALITY_DEPTH, "finalized"])
         node.serves_orphans = self.random.random() < 0.5
         node.timestamps_in_logs = self.random.random() < 0.5

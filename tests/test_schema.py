@@ -22,6 +22,7 @@ NOT_BY_BLOCK = {
     "cohort": "who was learnt together does not depend on a branch",
     "coverage": "holds final blocks only; a rewind below finality subtracts",
     "erc1155_balance": "folded from final blocks only; a rewind below finality folds back",
+    "pace": "how fast debt was paid, on whatever branch",
     "reorg": "what the rewinds were",
     "orphan": "where the rows go",
     "verdict_queue": "work to do, for whatever branch",

@@ -79,7 +79,8 @@ COLUMNS = {
     "coverage": "chain_id pass filter first_block last_block missing_blocks missing",
     "reorg": "chain_id detected_at common_ancestor depth old_tip new_tip",
     "undecoded_log": "chain_id address block_number log_index topics data reason",
-    "unobserved": "chain_id manager first_block last_block reason",
+    "unobserved": "chain_id manager first_block last_block reason hinted_accounts hints",
+    "unobserved_hint": "chain_id manager account block_number log_index root hint transaction_hash",
 }
 
 

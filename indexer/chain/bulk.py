@@ -9,7 +9,7 @@ from indexer.chain import wire
 from indexer.chain.refusals import typed
 from indexer.chain.rpc import Node
 from indexer.core.types import Address, Hash32
-from indexer.errors import NodeError
+from indexer.errors import NodeError, StatePrunedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,41 @@ async def read_state(node: Node, reads: Sequence[StateRead]) -> list[Hash32]:
     for read, answer in zip(distinct, answers, strict=True):
         if isinstance(answer, NodeError):
             raise typed(answer)
+        try:
+            words[read] = wire.word(answer)
+        except ValueError as error:
+            raise node.bad_answer(method, error) from None
+    return [words[read] for read in reads]
+
+
+async def read_state_each(
+    node: Node, reads: Sequence[StateRead]
+) -> list[Hash32 | StatePrunedError]:
+    """As read_state; what was pruned stands in its place."""
+    method = "eth_getStorageAt"
+    distinct = list(dict.fromkeys(reads))
+    answers = await node.batch(
+        [
+            (
+                method,
+                [
+                    wire.to_hex(r.contract),
+                    wire.to_hex(r.slot),
+                    {"blockHash": wire.to_hex(r.block_hash)},
+                ],
+            )
+            for r in distinct
+        ],
+        str,
+    )
+    words: dict[StateRead, Hash32 | StatePrunedError] = {}
+    for read, answer in zip(distinct, answers, strict=True):
+        if isinstance(answer, NodeError):
+            error = typed(answer)
+            if not isinstance(error, StatePrunedError):
+                raise error
+            words[read] = error
+            continue
         try:
             words[read] = wire.word(answer)
         except ValueError as error:

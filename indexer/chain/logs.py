@@ -22,6 +22,7 @@ from indexer.errors import BlockUnknownError, NodeError, RangeTooLargeError
 _METHOD = "eth_getLogs"
 _LEAST_ADDRESSES = 10
 _MOST_BLOCKS = 20_000
+_MOST_LOGS = 10_000
 _Answer = list[wire.RawLog] | wire.RawHeader | None
 _ANSWER = cast("type[_Answer]", _Answer)
 
@@ -30,11 +31,18 @@ _ANSWER = cast("type[_Answer]", _Answer)
 class LogRequest:
     """Which logs: of any of `addresses` (None: of every contract) with topic0 in `topics`.
 
-    No topics means all; no addresses (an empty tuple) means nothing is asked at all.
+    No topics means all; no addresses (an empty tuple) means nothing is asked at all. `named` not
+    None: only those that name one of these in the topic at `position` (1 to 3).
     """
 
     addresses: tuple[Address, ...] | None
     topics: tuple[Hash32, ...] = ()
+    named: tuple[Address, ...] | None = None
+    position: int = 1
+
+
+def _as_topic(address: Address) -> Hash32:
+    return Hash32(bytes(12) + address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,8 @@ class RangeSize:
 
     blocks: int = 2_000
     most_blocks: int = _MOST_BLOCKS
+    most_logs: int = _MOST_LOGS
+    """What is in memory at once is bounded by what comes, not by how many blocks it comes from."""
 
     def narrow(self, error: RangeTooLargeError | None = None) -> None:
         """Halve, or take the smaller number the node named; never below one block."""
@@ -60,9 +70,12 @@ class RangeSize:
         else:
             self.blocks = max(self.blocks // 2, 1)
 
-    def grow(self) -> None:
-        """Take a quarter more, at least one block."""
-        self.blocks = min(max(self.blocks * 5 // 4, self.blocks + 1), self.most_blocks)
+    def grow(self, logs: int = 0) -> None:
+        """Take a quarter more, at least one block; fewer where a range brought too many logs."""
+        if logs > self.most_logs:
+            self.blocks = max(self.blocks * self.most_logs // logs, 1)
+        elif logs * 5 // 4 <= self.most_logs:
+            self.blocks = min(max(self.blocks * 5 // 4, self.blocks + 1), self.most_blocks)
 
 
 async def fetch_logs_by_hash(
@@ -197,6 +210,7 @@ class _Found:
         """Yield the logs of one answer; one that its filter excludes is an error."""
         addresses = None if request.addresses is None else frozenset(request.addresses)
         topics = frozenset(request.topics)
+        named = None if request.named is None else frozenset(map(_as_topic, request.named))
         reader = wire.LogReader()
         for raw in raws:
             try:
@@ -204,8 +218,10 @@ class _Found:
             except ValueError as error:
                 raise self._node.bad_answer(_METHOD, error) from None
             # A proxy that ignores the filter would bring in rows of contracts nobody follows.
-            if (addresses is not None and log.address not in addresses) or (
-                topics and (not log.topics or log.topics[0] not in topics)
+            if (
+                (addresses is not None and log.address not in addresses)
+                or (topics and (not log.topics or log.topics[0] not in topics))
+                or (named is not None and named.isdisjoint(log.topics[request.position :][:1]))
             ):
                 raise self._node.bad_answer(
                     _METHOD, f"a log in block {log.block_number} was not asked for"
@@ -239,11 +255,20 @@ class _Found:
 def _per_call(requests: Iterable[LogRequest], most: int) -> Iterator[LogRequest]:
     """Yield the requests with at most this many addresses each, without those that ask nothing."""
     for request in requests:
-        if request.addresses is None:
-            yield request
-            continue
-        for start in range(0, len(request.addresses), most):
-            yield replace(request, addresses=request.addresses[start : start + most])
+        for addresses in _chunks(request.addresses, most):
+            for named in _chunks(request.named, most):
+                yield replace(request, addresses=addresses, named=named)
+
+
+def _chunks(
+    addresses: tuple[Address, ...] | None, most: int
+) -> Iterator[tuple[Address, ...] | None]:
+    """Yield the addresses in parts; None, which is no restriction, stays one."""
+    if addresses is None:
+        yield None
+        return
+    for start in range(0, len(addresses), most):
+        yield addresses[start : start + most]
 
 
 def _filter(request: LogRequest, bounds: Mapping[str, str]) -> dict[str, Any]:
@@ -251,8 +276,14 @@ def _filter(request: LogRequest, bounds: Mapping[str, str]) -> dict[str, Any]:
     fields: dict[str, Any] = dict(bounds)
     if request.addresses is not None:
         fields["address"] = [wire.to_hex(address) for address in request.addresses]
-    if request.topics:
-        fields["topics"] = [[wire.to_hex(topic) for topic in request.topics]]
+    topics: list[list[str] | None] = []
+    if request.topics or request.named is not None:
+        topics.append([wire.to_hex(topic) for topic in request.topics] or None)
+    if request.named is not None:
+        topics += [None] * (request.position - 1)
+        topics.append([wire.to_hex(_as_topic(address)) for address in request.named])
+    if topics:
+        fields["topics"] = topics
     return fields
 
 

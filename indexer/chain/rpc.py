@@ -10,6 +10,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -40,6 +43,27 @@ ADDRESSES_PER_FILTER = 1000
 _CONNECT_SECONDS = 10.0
 _CONNECTIONS = 16
 _STAY_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Meter:
+    """How many HTTP requests one piece of work took."""
+
+    requests: int = 0
+
+
+_METER: ContextVar[Meter | None] = ContextVar("meter", default=None)
+
+
+@contextmanager
+def metered() -> Iterator[Meter]:
+    """Count the requests of what is awaited in the block, by this task alone."""
+    meter = Meter()
+    token = _METER.set(meter)
+    try:
+        yield meter
+    finally:
+        _METER.reset(token)
 
 
 class NodeRefusedError(NodeError):
@@ -258,6 +282,8 @@ class Node:
         loop = asyncio.get_running_loop()
         started = loop.time()
         outcome = "cancelled"
+        if (meter := _METER.get()) is not None:
+            meter.requests += 1
         try:
             assert self._session is not None, "Node is used outside of its `async with`"
             body = await endpoint.exchange(

@@ -116,12 +116,8 @@ def _accounts(value: object) -> str | tuple[Address, ...]:
 
 def _erc1155(value: object) -> str | tuple[Address, ...]:
     if isinstance(value, str) and not value.startswith("0x"):
-        if value == "all":
+        if value in {"all", "touching"}:
             return value
-        if value == "touching":
-            raise ValueMistakeError(
-                None, 'a list or "all": "touching" is not yet available; use a list or "all"'
-            )
         raise ValueMistakeError
     return _addresses(value)
 
@@ -252,7 +248,7 @@ CHAIN_KEYS: Mapping[str, Key] = {
     "poll_seconds": Key("number", _seconds, "a number of seconds from 0.01 to 3600"),
     "finality": Key("number", _finality, '"finalized" or a depth in blocks from 0 to 1000000'),
     "accounts": Key("list", _accounts, '"factory", "stored" or a list of addresses'),
-    "erc1155": Key("list", _erc1155, 'a list of contract addresses or "all"'),
+    "erc1155": Key("list", _erc1155, 'a list of contract addresses, "touching" or "all"'),
     "managers": Key("list", _some_addresses, _CONTRACTS),
     "factories": Key("list", _some_addresses, _CONTRACTS),
     "entry_points": Key("list", _some_addresses, _CONTRACTS),

@@ -40,6 +40,7 @@ from indexer.core.topics import (
     MANAGER_TOPICS,
     OWNERSHIP_TOPICS,
     SIGNATURE_AGGREGATOR_CHANGED,
+    TRANSFER_TOPICS,
     URI,
     USER_OPERATION_EVENT,
     USER_OPERATION_REVERT_REASON,
@@ -58,6 +59,7 @@ __all__ = [
     "UndecodedLog",
     "UserOperationEvent",
     "WatchedAccounts",
+    "addresses_named",
     "decode_logs",
 ]
 
@@ -88,6 +90,24 @@ class LogFilter:
     erc1155: frozenset[Address] | None
     accounts: WatchedAccounts
     all_creations: bool
+    tokens_of: WatchedAccounts | None = None
+    """Not None: of every ERC-1155 contract the transfers that one of these sends or receives."""
+
+
+def addresses_named(logs: Sequence[Log]) -> set[Address]:
+    """Return every address that decoding may ask about whether it is watched, and more."""
+    named: set[Address] = set()
+    for log in logs:
+        if not log.topics:
+            continue
+        if log.topics[0] in ACCOUNT_TOPICS:
+            named.add(log.address)
+            continue
+        words = [*log.topics[1:]]
+        if log.topics[0] in MANAGER_TOPICS:
+            words.append(Hash32(log.data[:32]))
+        named.update(Address(word[12:]) for word in words if word[:12] == bytes(12))
+    return named
 
 
 def decode_logs(logs: Sequence[Log], watch: LogFilter) -> DecodedLogs:
@@ -139,6 +159,13 @@ class _Rows:
 
     def watches(self, account: Address, log: Log) -> bool:
         return account in self.created or self.watch.accounts.watched(account, log.block_number)
+
+    def touches(self, account: Address, log: Log) -> bool:
+        """Say whether a transfer of this account's tokens counts, also from before it existed."""
+        tokens_of = self.watch.tokens_of
+        return tokens_of is not None and (
+            account in self.created or tokens_of.watched(account, log.block_number)
+        )
 
     def add_account_event(self, log: Log, account: Address, values: dict[str, AbiValue]) -> None:
         named = values.get("userOpHash")
@@ -230,9 +257,15 @@ def _manager_root(rows: _Rows, log: Log) -> None:
 
 
 def _erc1155(rows: _Rows, log: Log) -> None:
-    if rows.watch.erc1155 is not None and log.address not in rows.watch.erc1155:
-        return
     topic0 = log.topics[0]
+    if rows.watch.tokens_of is not None:
+        # Of approvals and URIs nobody could say whether a token of the account is meant.
+        if topic0 not in TRANSFER_TOPICS or not any(
+            rows.touches(Address(topic[12:]), log) for topic in log.topics[2:4]
+        ):
+            return
+    elif rows.watch.erc1155 is not None and log.address not in rows.watch.erc1155:
+        return
     if topic0 == APPROVAL_FOR_ALL:
         rows.approvals.append(decode_approval(log))
     elif topic0 == URI:

@@ -9,6 +9,9 @@ from indexer.core.types import Address
 
 ACCOUNTS = "accounts"
 ALL_ERC1155 = "erc1155/all"
+TOUCHING_ERC1155 = "erc1155/touching"
+BY_ACCOUNT = frozenset({ACCOUNTS, TOUCHING_ERC1155})
+"""Filters that keep what concerns watched accounts: each cohort has coverage of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ def roots_pass(manager: Address) -> Pass:
 
 LOGS_ACCOUNTS = Pass("logs", ACCOUNTS)
 BODIES = Pass("bodies", ACCOUNTS)
+TOUCHING = Pass("logs", TOUCHING_ERC1155)
 
 
 def account_passes(settings: ChainSettings) -> list[Pass]:
@@ -46,9 +50,11 @@ def factory_passes(settings: ChainSettings) -> list[Pass]:
 
 
 def erc1155_passes(settings: ChainSettings) -> list[Pass]:
-    """Return the passes over token contracts."""
+    """Return the passes over token contracts, or over transfers that touch watched accounts."""
     if settings.erc1155_mode == "all":
         return [Pass("logs", ALL_ERC1155)]
+    if settings.erc1155_mode == "touching":
+        return [TOUCHING]
     return [Pass("logs", f"erc1155/{hex_of(c)}") for c in settings.erc1155]
 
 

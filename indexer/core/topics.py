@@ -189,7 +189,8 @@ ACCOUNT_TOPICS: Final = frozenset(
 )
 OWNERSHIP_TOPICS: Final = frozenset({OWNERSHIP_TRANSFERRED})
 MANAGER_TOPICS: Final = frozenset({MERKLE_ROOT_UPDATED})
-ERC1155_TOPICS: Final = frozenset({TRANSFER_SINGLE, TRANSFER_BATCH, APPROVAL_FOR_ALL, URI})
+TRANSFER_TOPICS: Final = frozenset({TRANSFER_SINGLE, TRANSFER_BATCH})
+ERC1155_TOPICS: Final = TRANSFER_TOPICS | {APPROVAL_FOR_ALL, URI}
 
 FORMS: Final[Mapping[Hash32, EventForm]] = MappingProxyType(_forms)
 """The declared form of every event above, by topic0."""

@@ -24,6 +24,12 @@ NEVER = datetime.fromtimestamp(0, UTC)
 
 LockMode = Literal["live", "history", "exclusive"]
 
+# Which filters the cohorts of a source have; the same as core.debt.Wanted.of_cohort.
+COHORT_FILTERS = """
+SELECT has.filter FROM (VALUES ('accounts', ARRAY['stored', 'list', 'factory', 'tainted']),
+        ('erc1155/touching', ARRAY['stored', 'list', 'factory', 'token'])) AS has(filter, sources)
+ WHERE {source} = ANY(has.sources)"""
+
 # Live and rewind against history do not conflict. FOR UPDATE against FOR SHARE would starve
 # the live lane; only a change of epoch and a rewind below finality exclude everybody.
 _LOCK_CLAUSE: dict[LockMode, str] = {
@@ -109,7 +115,8 @@ UPDATE chain.coverage SET live_from = NULL
 
 _FOLLOW = """
 INSERT INTO chain.coverage (chain_id, pass, filter, cohort, live_from)
-SELECT $1, pass, filter, 0, CASE WHEN filter <> 'accounts' THEN $4::bigint END
+SELECT $1, pass, filter, 0,
+       CASE WHEN filter NOT IN ('accounts', 'erc1155/touching') THEN $4::bigint END
   FROM unnest($2::text[], $3::text[]) AS wanted(pass, filter)
 ON CONFLICT (chain_id, pass, filter, cohort) DO UPDATE
    SET live_from = coalesce(chain.coverage.live_from, excluded.live_from)"""
@@ -118,9 +125,10 @@ ON CONFLICT (chain_id, pass, filter, cohort) DO UPDATE
 # new, or a factory whose past is not known yet, makes it begin again (activate_accounts).
 _PAUSE_ACCOUNTS = """
 UPDATE chain.coverage SET live_from = NULL
- WHERE chain_id = $1 AND cohort = 0 AND filter = 'accounts' AND live_from IS NOT NULL
+ WHERE chain_id = $1 AND cohort = 0 AND filter IN ('accounts', 'erc1155/touching')
+   AND live_from IS NOT NULL
    AND (EXISTS (SELECT FROM chain.coverage AS p WHERE p.chain_id = $1 AND p.cohort = 0
-                   AND p.filter = 'accounts' AND p.live_from IS NULL
+                   AND p.filter IN ('accounts', 'erc1155/touching') AND p.live_from IS NULL
                    AND (p.pass, p.filter) IN (SELECT * FROM unnest($2::text[], $3::text[])))
         OR EXISTS (SELECT FROM chain.coverage AS f, chain.chain AS c
              WHERE c.chain_id = $1 AND f.chain_id = $1 AND f.filter LIKE 'factory/%'
@@ -128,12 +136,25 @@ UPDATE chain.coverage SET live_from = NULL
                AND CASE WHEN c.start_block <= c.finalized_number THEN
                    NOT f.blocks @> int8range(c.start_block, c.finalized_number + 1) END))"""
 
-_COHORT_PASSES = """
+_COHORT_PASSES = f"""
 INSERT INTO chain.coverage (chain_id, pass, filter, cohort)
 SELECT $1, pass, filter, c.cohort_id
   FROM unnest($2::text[], $3::text[]) AS wanted(pass, filter)
- CROSS JOIN chain.cohort AS c WHERE c.chain_id = $1 AND filter = 'accounts'
+ CROSS JOIN chain.cohort AS c
+ WHERE c.chain_id = $1 AND filter IN ({COHORT_FILTERS.format(source="c.source")})
 ON CONFLICT DO NOTHING"""
+
+# Of accounts whose slots no creation says where to read: whether a new manager is enabled.
+_READ_SLOTS_AGAIN = """
+INSERT INTO chain.verdict_queue (chain_id, manager, account, read_state)
+SELECT $1, m.manager, a.account, true
+  FROM unnest($2::bytea[]) AS m(manager)
+ CROSS JOIN chain.account AS a
+ WHERE a.chain_id = $1 AND a.source <> 'factory'
+   AND NOT EXISTS (SELECT FROM chain.coverage AS v
+                    WHERE v.chain_id = $1 AND v.pass = 'roots/' || evidence.hex(m.manager))
+ ORDER BY m.manager, a.account
+ON CONFLICT (chain_id, manager, account) DO UPDATE SET read_state = true"""
 
 
 async def take_over(
@@ -164,6 +185,7 @@ async def take_over(
         ) from error
     assert row is not None
     wanted = ([p.name for p in passes], [p.filter for p in passes])
+    await connection.execute(_READ_SLOTS_AGAIN, settings.chain_id, list(settings.managers))
     await connection.execute(_STOP_FOLLOWING, settings.chain_id, *wanted)
     # Before the first step there is no tip: start_tail sets live_from then.
     await connection.execute(_FOLLOW, settings.chain_id, *wanted, row["indexed_number"])

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import asyncpg
 
 from indexer.core.balances import balance_deltas
-from indexer.core.debt import Ledger, Span, Task
-from indexer.core.passes import Pass
-from indexer.core.roots import MERKLE_ROOT_UPDATED, RootHint, Trigger
+from indexer.core.debt import Cohort, Ledger, Span, Task, without
+from indexer.core.passes import ACCOUNTS, Pass, hex_of
 from indexer.core.types import Address, BlockHeader, Hash32
 from indexer.errors import StaleStepError
 from indexer.store.chain_row import Connection, lock_chain, read_chain
-from indexer.store.live import count_changes, write_created
+from indexer.store.live import count_changes
 from indexer.store.observations import write_blocks
 from indexer.store.pool import Database
 from indexer.store.rows import BlockRows, add_to_balances, write_rows
 from indexer.store.verdict_queue import enqueue
-from indexer.store.watched import adopt_accounts
+from indexer.store.watched import add_created, adopt_accounts, read_again
 
 _COVERAGE = "SELECT pass, filter, cohort, blocks FROM chain.coverage WHERE chain_id = $1"
-_COHORTS = "SELECT cohort_id, adopted_block FROM chain.cohort WHERE chain_id = $1"
+_COHORTS = "SELECT cohort_id, adopted_block, source FROM chain.cohort WHERE chain_id = $1"
+_LOST = """
+SELECT manager, cohort, range_agg(int8range(first_block, last_block + 1)) AS blocks
+  FROM evidence.unobserved WHERE chain_id = $1 GROUP BY manager, cohort"""
 
 
 async def read_ledger(database: Database, chain_id: int) -> Ledger | None:
@@ -29,6 +33,7 @@ async def read_ledger(database: Database, chain_id: int) -> Ledger | None:
     That is before the first live step, and while the node contradicts what is final.
     """
     async with database.transaction() as connection:
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         chain = await read_chain(connection, chain_id)
         if chain is None or chain.finalized_number is None or chain.start_block is None:
             return None
@@ -40,8 +45,16 @@ async def read_ledger(database: Database, chain_id: int) -> Ledger | None:
             )
             for row in await connection.fetch(_COVERAGE, chain_id)
         }
-        adopted = {row[0]: row[1] for row in await connection.fetch(_COHORTS, chain_id)}
-    return Ledger(covered, chain.start_block, chain.finalized_number, adopted)
+        cohorts = {
+            row[0]: Cohort(row[1], row[2]) for row in await connection.fetch(_COHORTS, chain_id)
+        }
+        lost: dict[tuple[Pass, int], tuple[Span, ...]] = {
+            (Pass(f"roots/{hex_of(row['manager'])}", ACCOUNTS), row["cohort"]): tuple(
+                (r.lower, r.upper - 1) for r in row["blocks"]
+            )
+            for row in await connection.fetch(_LOST, chain_id)
+        }
+    return Ledger(covered, chain.start_block, chain.finalized_number, cohorts, lost)
 
 
 async def read_marker(database: Database, chain_id: int) -> tuple[int, Hash32]:
@@ -53,51 +66,146 @@ async def read_marker(database: Database, chain_id: int) -> tuple[int, Hash32]:
     return chain.finalized_number, chain.finalized_hash
 
 
-_KNOWN_BLOCKS = """
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What a range cost: seconds of wall clock, HTTP requests."""
+
+    seconds: float
+    requests: int
+
+
+@dataclass(slots=True)
+class Payment:
+    """Everything that goes into the transaction of one range.
+
+    `headers` are those of the blocks that rows refer to. `lost` are stretches whose state no
+    node has: they stay missing. `silent` are the accounts that were read also where they left no
+    log; None where roots are not what is paid. `pace` None: not worth an estimate.
+    """
+
+    task: Task
+    headers: Collection[BlockHeader] = ()
+    rows: BlockRows = field(default_factory=BlockRows)
+    lost: Sequence[Span] = ()
+    lost_reason: str = ""
+    silent: frozenset[Address] | None = None
+    covers: bool = True
+    """False: rows that belong to a range which is not paid yet."""
+    pace: Pace | None = None
+
+
+KNOWN_BLOCKS = """
 SELECT block_number, hash, block_time FROM chain.block
  WHERE chain_id = $1 AND block_number = ANY($2::bigint[])"""
 
 _COVER = """
-INSERT INTO chain.coverage AS kept (chain_id, pass, filter, cohort, blocks)
-VALUES ($1, $2, $3, $4, int8multirange(int8range($5, $6 + 1)))
+INSERT INTO chain.coverage AS kept (chain_id, pass, filter, cohort, blocks, begun)
+VALUES ($1, $2, $3, $4, $5, true)
 ON CONFLICT (chain_id, pass, filter, cohort) DO UPDATE SET blocks = kept.blocks + excluded.blocks"""
+
+# The last ten ranges or so: an estimate follows the node's mood and the density of the chain.
+_PACE = """
+INSERT INTO chain.pace AS kept (chain_id, pass, blocks, seconds, requests)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (chain_id, pass) DO UPDATE
+   SET blocks = 0.9 * kept.blocks + excluded.blocks,
+       seconds = 0.9 * kept.seconds + excluded.seconds,
+       requests = 0.9 * kept.requests + excluded.requests, updated_at = now()"""
 
 
 async def apply_range(
-    database: Database,
-    chain_id: int,
-    epoch: int,
-    task: Task,
-    headers: Collection[BlockHeader],
-    rows: BlockRows,
-    touched: Collection[tuple[Address, Address]],
-) -> None:
+    database: Database, chain_id: int, epoch: int, payment: Payment
+) -> list[Address]:
     """Write one paid range in one transaction; its coverage last.
 
-    `headers` are those of the blocks that rows refer to. Raises StaleStepError if a block
-    stands in the database under another hash, or if the range is no longer final.
+    Returns accounts that were found to have been able to act silently in blocks which are paid
+    already: they owe those again. Raises StaleStepError if a block stands in the database under
+    another hash, if the range is no longer final, or if another range has shown meanwhile that
+    more accounts had to be read.
     """
+    task, rows = payment.task, payment.rows
     async with database.transaction() as connection:
         chain = await lock_chain(connection, chain_id, epoch, "history")
         if chain.finalized_number is None or task.last > chain.finalized_number:
             raise StaleStepError("the range is not final any more")
         if chain.finality_violation is not None:
             raise StaleStepError("the node was found to contradict what is final")
-        await _check_blocks(connection, chain_id, headers)
+        await _check_blocks(connection, chain_id, payment.headers)
+        if payment.silent is not None and not payment.silent.issuperset(
+            await _tainted_before(connection, chain_id, task.last)
+        ):
+            raise StaleStepError("an account was found tainted while its range was read")
         for slice_start in range(task.first - task.first % 1_000_000, task.last + 1, 1_000_000):
             await connection.execute("SELECT chain.ensure_partitions($1)", slice_start)
-        await write_blocks(connection, chain_id, headers)
+        await write_blocks(connection, chain_id, payment.headers)
         await _write_discovered(connection, chain_id, task, rows)
-        added = await write_rows(connection, chain_id, rows, (task.first, task.last))
-        await add_to_balances(connection, chain_id, balance_deltas(added))
+        added = await write_rows(connection, chain_id, rows, task.span)
+        touched = {(seen.manager, seen.account) for seen in rows.roots}
         if touched:
             await enqueue(connection, chain_id, touched)
-        if rows.roots:
             rows.root_changes = await count_changes(connection, chain_id, task.first, task.last)
-        for pass_ in sorted(task.passes, key=lambda p: (p.name, p.filter)):
-            await connection.execute(
-                _COVER, chain_id, pass_.name, pass_.filter, task.cohort, task.first, task.last
-            )
+        # Late, because the live lane folds into the same rows.
+        await add_to_balances(connection, chain_id, balance_deltas(added))
+        if not payment.covers:
+            return []
+        await _cover(connection, chain_id, payment)
+        tainted: dict[Address, int] = {}
+        for slots in rows.accounts:
+            if slots.tainted:
+                first = min(tainted.get(slots.account, slots.block_number), slots.block_number)
+                tainted[slots.account] = first
+        return await read_again(connection, chain_id, tainted) if tainted else []
+
+
+async def _cover(connection: Connection, chain_id: int, payment: Payment) -> None:
+    """Count the range as covered, but for what is lost."""
+    task = payment.task
+    if task.kind == "roots":
+        await _note_lost(connection, chain_id, payment)
+    if payment.pace is not None:
+        await connection.execute(
+            _PACE,
+            chain_id,
+            task.passes[0].name.partition("/")[0],
+            float(task.last - task.first + 1),
+            payment.pace.seconds,
+            float(payment.pace.requests),
+        )
+    paid = [asyncpg.Range(first, last + 1) for first, last in without([task.span], payment.lost)]
+    for pass_ in sorted(task.passes, key=lambda p: (p.name, p.filter)):
+        await connection.execute(_COVER, chain_id, pass_.name, pass_.filter, task.cohort, paid)
+
+
+_FORGET_LOST = """
+WITH gone AS (
+    DELETE FROM evidence.unobserved
+     WHERE chain_id = $1 AND manager = $2 AND cohort = $3 AND first_block <= $5 AND last_block >= $4
+    RETURNING first_block, last_block, reason, recorded_at
+)
+INSERT INTO evidence.unobserved (chain_id, manager, cohort, first_block, last_block, reason, recorded_at)
+SELECT $1, $2, $3, first_block, $4::bigint - 1, reason, recorded_at FROM gone WHERE first_block < $4
+UNION ALL
+SELECT $1, $2, $3, $5::bigint + 1, last_block, reason, recorded_at FROM gone WHERE last_block > $5"""  # noqa: E501 - the columns in one line
+
+_NOTE_LOST = """
+INSERT INTO evidence.unobserved (chain_id, manager, cohort, first_block, last_block, reason)
+SELECT $1, $2, $3, first_block, last_block, $6
+  FROM unnest($4::bigint[], $5::bigint[]) AS lost(first_block, last_block)"""
+
+
+async def _note_lost(connection: Connection, chain_id: int, payment: Payment) -> None:
+    """Say exactly what could not be read of this range; of longer stretches the rest stays."""
+    task = payment.task
+    key = (chain_id, manager_of(task.passes[0]), task.cohort)
+    await connection.execute(_FORGET_LOST, *key, *task.span)
+    if payment.lost:
+        firsts, lasts = [s[0] for s in payment.lost], [s[1] for s in payment.lost]
+        await connection.execute(_NOTE_LOST, *key, firsts, lasts, payment.lost_reason)
+
+
+def manager_of(pass_: Pass) -> Address:
+    """Return the manager whose roots a pass reads."""
+    return Address(bytes.fromhex(pass_.name.removeprefix("roots/0x")))
 
 
 _COVERED_SINCE = """
@@ -115,18 +223,15 @@ async def _write_discovered(
     Those of a factory that was added later have a past in blocks which count as covered for
     everybody else: they form a cohort with a debt of its own.
     """
-    creations = rows.decoded.creations if rows.decoded is not None else ()
-    if task.kind == "factory" and creations:
+    created = rows.created()
+    if task.kind == "factory" and created:
         late = await connection.fetch(
-            _COVERED_SINCE,
-            chain_id,
-            [c.account for c in creations],
-            [c.at.block_number for c in creations],
+            _COVERED_SINCE, chain_id, list(created), list(created.values())
         )
         if late:
             accounts = [Address(row[0]) for row in late]
             await adopt_accounts(connection, chain_id, accounts, "factory")
-    await write_created(connection, chain_id, rows)
+    await add_created(connection, chain_id, created)
 
 
 async def _check_blocks(
@@ -134,208 +239,11 @@ async def _check_blocks(
 ) -> None:
     known = {
         row[0]: row[1]
-        for row in await connection.fetch(_KNOWN_BLOCKS, chain_id, [h.number for h in headers])
+        for row in await connection.fetch(KNOWN_BLOCKS, chain_id, [h.number for h in headers])
     }
     for header in headers:
         if known.get(header.number, header.hash) != header.hash:
             raise StaleStepError(f"block {header.number} has another hash in the database")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTriggers:
-    """The triggers of a range as the database has them, with the blocks they stand in."""
-
-    triggers: list[Trigger]
-    hints: list[RootHint]
-    headers: dict[int, BlockHeader]
-
-
-# The accounts of a cohort at a block: cohort 0 is everybody above their block of adoption.
-_IN_COHORT = """
-JOIN chain.account AS a ON a.chain_id = t.chain_id AND a.account = {account}
-LEFT JOIN chain.cohort AS c ON c.chain_id = a.chain_id AND c.cohort_id = a.cohort_id
-WHERE t.chain_id = $1 AND t.block_number BETWEEN $2 AND $3
-  AND CASE WHEN $4 = 0 THEN c.cohort_id IS NULL OR t.block_number > c.adopted_block
-           ELSE a.cohort_id = $4 AND t.block_number <= c.adopted_block END"""
-
-_OPERATIONS = f"""
-SELECT t.block_number, t.log_index, t.transaction_hash, t.sender, t.success, t.user_op_hash,
-       t.entry_point, t.transaction_index
-  FROM chain.user_operation AS t {_IN_COHORT.format(account="t.sender")}
- ORDER BY t.block_number, t.log_index"""
-
-_EVENTS = f"""
-SELECT t.block_number, t.log_index, t.transaction_hash, t.account, t.event,
-       (t.args ->> 'operation')::int, t.user_op_hash
-  FROM chain.account_event AS t {_IN_COHORT.format(account="t.account")}
-   AND t.event = ANY($5::text[])
- ORDER BY t.block_number, t.log_index"""
-
-_HINTS = f"""
-SELECT t.block_number, t.log_index, t.hint_index, t.transaction_hash, t.manager, t.account,
-       t.root, t.evidence, t.user_op_hash
-  FROM chain.root_hint AS t {_IN_COHORT.format(account="t.account")}
- ORDER BY t.block_number, t.log_index, t.hint_index"""
-
-
-_NTH_TRIGGER = """
-SELECT block_number FROM (
-    SELECT block_number FROM chain.user_operation
-     WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3
-    UNION ALL
-    SELECT block_number FROM chain.account_event
-     WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3
-) AS t ORDER BY block_number OFFSET $4 LIMIT 1"""
-
-
-async def cut_range(database: Database, chain_id: int, first: int, last: int, most: int) -> int:
-    """Return the last block such that the range holds at most so many triggers, or one block."""
-    async with database.connection() as connection:
-        beyond = await connection.fetchval(_NTH_TRIGGER, chain_id, first, last, most)
-    return last if beyond is None else max(first, int(beyond) - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredOperation:
-    """A stored UserOperationEvent whose input is to be decoded."""
-
-    trigger: Trigger
-    entry_point: Address
-    transaction_index: int
-
-
-async def read_operations(
-    database: Database, chain_id: int, task: Task, operation_event: str
-) -> list[StoredOperation]:
-    """Return the stored user operations of a cohort in a range."""
-    async with database.connection() as connection:
-        rows = await connection.fetch(_OPERATIONS, chain_id, task.first, task.last, task.cohort)
-    return [
-        StoredOperation(
-            Trigger(
-                r[0],
-                r[1],
-                Hash32(r[2]),
-                Address(r[3]),
-                operation_event,
-                r[4],
-                None,
-                Hash32(r[5]),
-            ),
-            Address(r[6]),
-            r[7],
-        )
-        for r in rows
-    ]
-
-
-async def read_triggers(
-    database: Database,
-    chain_id: int,
-    task: Task,
-    *,
-    trigger_events: Sequence[str],
-    operation_event: str,
-) -> StoredTriggers:
-    """Return every stored trigger and hint of a cohort in a range."""
-    span = (chain_id, task.first, task.last, task.cohort)
-    operations = await read_operations(database, chain_id, task, operation_event)
-    async with database.connection() as connection:
-        events = await connection.fetch(_EVENTS, *span, list(trigger_events))
-        hints = await connection.fetch(_HINTS, *span)
-        triggers = [o.trigger for o in operations]
-        triggers += [
-            Trigger(
-                r[0],
-                r[1],
-                Hash32(r[2]),
-                Address(r[3]),
-                r[4],
-                None,
-                r[5],
-                Hash32(r[6]) if r[6] is not None else None,
-            )
-            for r in events
-        ]
-        named = [
-            RootHint(
-                r[0],
-                r[1],
-                r[2],
-                Hash32(r[3]),
-                Address(r[4]),
-                Address(r[5]),
-                Hash32(r[6]),
-                r[7],
-                Hash32(r[8]) if r[8] is not None else None,
-            )
-            for r in hints
-        ]
-        # A manager's event may be the only log that names the account: a tainted one, moved
-        # by a stranger.
-        triggers += [
-            Trigger(
-                hint.block_number,
-                hint.log_index,
-                hint.transaction_hash,
-                hint.account,
-                MERKLE_ROOT_UPDATED,
-                None,
-                None,
-                hint.user_op_hash,
-            )
-            for hint in named
-            if hint.evidence == "event"
-        ]
-        triggers.sort(key=lambda t: (t.block_number, t.log_index))
-        numbers = sorted({t.block_number for t in triggers})
-        blocks = await connection.fetch(_KNOWN_BLOCKS, chain_id, numbers)
-    return StoredTriggers(
-        triggers,
-        named,
-        {r[0]: BlockHeader(r[0], Hash32(r[1]), Hash32(bytes(32)), r[2]) for r in blocks},
-    )
-
-
-_UNOBSERVED = """
-INSERT INTO evidence.unobserved (chain_id, manager, first_block, last_block, reason)
-VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (chain_id, manager, first_block) DO UPDATE
-   SET last_block = greatest(unobserved.last_block, excluded.last_block)"""
-
-
-async def mark_unobserved(
-    database: Database, chain_id: int, epoch: int, manager: Address, span: Span, reason: str
-) -> None:
-    """Record a stretch whose state the node no longer has; its coverage stays missing."""
-    async with database.transaction() as connection:
-        await lock_chain(connection, chain_id, epoch, "history")
-        await connection.execute(_UNOBSERVED, chain_id, manager, span[0], span[1], reason)
-
-
-# Ranges are cut anew at each attempt: the stretch that was marked may begin or end elsewhere.
-_OBSERVED = """
-WITH gone AS (
-    DELETE FROM evidence.unobserved
-     WHERE chain_id = $1 AND manager = $2 AND first_block <= $4 AND last_block >= $3
-    RETURNING first_block, last_block, reason, recorded_at
-)
-INSERT INTO evidence.unobserved (chain_id, manager, first_block, last_block, reason, recorded_at)
-SELECT $1, $2, first_block, $3::bigint - 1, reason, recorded_at FROM gone WHERE first_block < $3
-UNION ALL
-SELECT $1, $2, $4::bigint + 1, max(last_block), min(reason), min(recorded_at)
-  FROM gone WHERE last_block > $4 HAVING max(last_block) > $4
-ON CONFLICT (chain_id, manager, first_block) DO UPDATE
-   SET last_block = greatest(unobserved.last_block, excluded.last_block)"""
-
-
-async def clear_unobserved(
-    database: Database, chain_id: int, epoch: int, manager: Address, span: Span
-) -> None:
-    """Forget that these blocks could not be read; of a longer stretch the rest stays."""
-    async with database.transaction() as connection:
-        await lock_chain(connection, chain_id, epoch, "history")
-        await connection.execute(_OBSERVED, chain_id, manager, *span)
 
 
 _TAINTED_BEFORE = """
@@ -343,8 +251,14 @@ SELECT DISTINCT o.account FROM chain.canonical_slots AS o
  WHERE o.chain_id = $1 AND o.tainted AND o.block_number <= $2"""
 
 
+async def _tainted_before(
+    connection: Connection, chain_id: int, block_number: int
+) -> list[Address]:
+    rows = await connection.fetch(_TAINTED_BEFORE, chain_id, block_number)
+    return [Address(row[0]) for row in rows]
+
+
 async def tainted_before(database: Database, chain_id: int, block_number: int) -> list[Address]:
     """Return the accounts that were seen tainted at or before a block."""
     async with database.connection() as connection:
-        rows = await connection.fetch(_TAINTED_BEFORE, chain_id, block_number)
-    return [Address(row[0]) for row in rows]
+        return await _tainted_before(connection, chain_id, block_number)

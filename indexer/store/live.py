@@ -13,6 +13,7 @@ from indexer.store.live_view import LiveView
 from indexer.store.observations import write_blocks
 from indexer.store.pool import Database
 from indexer.store.rows import BlockRows, write_rows
+from indexer.store.watched import add_created
 
 _START_TAIL = """
 UPDATE chain.chain
@@ -57,7 +58,8 @@ async def start_tail(database: Database, chain_id: int, epoch: int, finalized: B
 # After a restart of the tail the live lane has nothing between the old tip and the new start.
 # What depends on accounts waits until discovery has closed that gap (activate_accounts).
 _FOLLOW_FROM = """
-UPDATE chain.coverage SET live_from = CASE WHEN filter = 'accounts' THEN NULL ELSE $2::bigint END
+UPDATE chain.coverage
+   SET live_from = CASE WHEN filter NOT IN ('accounts', 'erc1155/touching') THEN $2::bigint END
  WHERE chain_id = $1 AND cohort = 0
    AND (pass, filter) IN (
        SELECT p ->> 0, p ->> 1 FROM chain.chain, jsonb_array_elements(settings -> 'passes') AS p
@@ -90,11 +92,6 @@ class Extension:
     rows: BlockRows
     confirmed_at: datetime | None
 
-
-_NEW_ACCOUNTS = """
-INSERT INTO chain.account (chain_id, account, cohort_id, block_number, source)
-SELECT $1, *, 'factory' FROM unnest($2::bytea[], $3::int[], $4::bigint[])
-ON CONFLICT (chain_id, account) DO NOTHING"""
 
 # The roots of the blocks before are history debt then, read again where the state still is.
 _LEAVE_ROOTS = """
@@ -129,7 +126,7 @@ async def apply_extension(
             await write_blocks(
                 connection, chain_id, [h for h in extension.headers if h.number in touched]
             )
-            await write_created(connection, chain_id, extension.rows)
+            await add_created(connection, chain_id, extension.rows.created())
             span = (extension.headers[0].number, tip.number)
             await write_rows(connection, chain_id, extension.rows, span)
             await _insert_tail(connection, chain_id, extension.headers)
@@ -170,19 +167,6 @@ async def count_changes(
     """Count the changes of roots in a range of blocks, by evidence."""
     rows = await connection.fetch(_COUNT_CHANGES, chain_id, first, last)
     return {row[0]: row[1] for row in rows}
-
-
-async def write_created(connection: Connection, chain_id: int, rows: BlockRows) -> None:
-    """Put the accounts the factory created on the watch list; adopted ones stay as they are."""
-    creations = rows.decoded.creations if rows.decoded is not None else ()
-    if creations:
-        await connection.execute(
-            _NEW_ACCOUNTS,
-            chain_id,
-            [c.account for c in creations],
-            [0] * len(creations),
-            [c.at.block_number for c in creations],
-        )
 
 
 def _still_fits(planned: ChainRow, found: ChainRow) -> None:
@@ -320,23 +304,26 @@ async def block_at_or_below(
 
 
 _ACTIVATE = """
-UPDATE chain.coverage SET live_from = $2
- WHERE chain_id = $1 AND cohort = 0 AND filter = 'accounts'
+UPDATE chain.coverage SET live_from = $2, begun = true
+ WHERE chain_id = $1 AND cohort = 0 AND filter IN ('accounts', 'erc1155/touching')
    AND (pass, filter) IN (
        SELECT p ->> 0, p ->> 1 FROM chain.chain, jsonb_array_elements(settings -> 'passes') AS p
         WHERE chain_id = $1)"""
 
 
-async def activate_accounts(
+async def add_to_tail(
     database: Database,
     view: LiveView,
     headers: Sequence[BlockHeader],
     rows: BlockRows,
     decide: Callable[[Connection], Awaitable[None]],
+    *,
+    activate: bool,
 ) -> None:
-    """Let the live lane keep accounts' logs from the finalized block on.
+    """Write what was found late of blocks that the tail holds already, its `headers` but the first.
 
-    `rows` are what accounts did in the tail, whose `headers` are there already.
+    `activate`: from the finalized block on the live lane keeps accounts' logs; `rows` are then
+    all that accounts did in the tail.
     """
     chain_id = view.chain.chain_id
     async with database.transaction() as connection:
@@ -347,7 +334,8 @@ async def activate_accounts(
         if headers:
             span = (headers[0].number, headers[-1].number)
             await write_rows(connection, chain_id, rows, span)
-        await connection.execute(_ACTIVATE, chain_id, chain.finalized_number)
+        if activate:
+            await connection.execute(_ACTIVATE, chain_id, chain.finalized_number)
         if rows.roots_missed:
             await connection.execute(_LEAVE_ROOTS, chain_id, chain.indexed_number)
         await decide(connection)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from indexer.core.reorg import Tail
+from indexer.core.roots import RootObservation
 from indexer.core.types import Address, BlockHeader, Hash32
 from indexer.store.chain_row import ChainRow, read_chain
 from indexer.store.pool import Database
@@ -105,3 +106,21 @@ async def read_live(database: Database, chain_id: int) -> LiveView:
         frozenset(stored),
         {(Address(row[0]), Address(row[1])): Hash32(row[2]) for row in roots},
     )
+
+
+_TAIL_ROOTS = """
+SELECT o.manager, o.account, o.block_number, o.block_hash, o.root
+  FROM chain.canonical_root AS o
+ WHERE o.chain_id = $1 AND o.account = ANY($2::bytea[]) AND o.block_number >= $3"""
+
+
+async def read_tail_roots(
+    database: Database, chain_id: int, accounts: Collection[Address], first_block: int
+) -> list[RootObservation]:
+    """Return what is known of these accounts' roots from a block on."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(_TAIL_ROOTS, chain_id, sorted(accounts), first_block)
+    return [
+        RootObservation(r[2], Hash32(r[3]), Address(r[0]), Address(r[1]), Hash32(r[4]))
+        for r in rows
+    ]

@@ -35,11 +35,17 @@ INSERT INTO evidence.root_observation (chain_id, manager, account, block_number,
 SELECT $1, * FROM unnest($2::bytea[], $3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[])
 ON CONFLICT DO NOTHING"""
 
+# Read again when managers were added: those read before were no others, but fewer were asked for.
 _INSERT_ACCOUNT = """
 INSERT INTO evidence.account_observation (chain_id, account, block_number, block_hash,
     implementation, fallback_handler, enabled_managers, tainted)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-ON CONFLICT DO NOTHING"""
+ON CONFLICT (chain_id, account, block_number, block_hash) DO UPDATE
+   SET tainted = excluded.tainted,
+       enabled_managers = ARRAY(SELECT unnest(account_observation.enabled_managers)
+                                UNION SELECT unnest(excluded.enabled_managers) ORDER BY 1)
+ WHERE account_observation.tainted <> excluded.tainted
+    OR NOT account_observation.enabled_managers @> excluded.enabled_managers"""
 
 _INSERT_ATTRIBUTIONS = """
 INSERT INTO chain.root_attribution (chain_id, block_number, manager, account, evidence,

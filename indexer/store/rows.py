@@ -31,6 +31,11 @@ class BlockRows:
     root_changes: dict[str, int] = field(default_factory=dict)
     """Filled in by the transaction: changes of roots in these blocks, by evidence."""
 
+    def created(self) -> dict[Address, int]:
+        """Return the accounts that a factory made, with the blocks of their creation."""
+        creations = self.decoded.creations if self.decoded is not None else ()
+        return {row.account: row.at.block_number for row in reversed(creations)}
+
     def block_numbers(self) -> set[int]:
         """Return the blocks that some row refers to."""
         numbers = {o.block_number for o in self.roots} | {o.block_number for o in self.accounts}

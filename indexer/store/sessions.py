@@ -8,9 +8,12 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
+from eth_hash.auto import keccak
+
 from indexer.core.session_layout import session_key
 from indexer.core.session_sets import SessionSet
 from indexer.core.types import Address, Hash32
+from indexer.core.user_operations import SET_MERKLE_ROOT
 from indexer.store.chain_row import Connection
 from indexer.store.pool import Database
 from indexer.store.verdict_queue import enqueue
@@ -67,16 +70,17 @@ SELECT pg_advisory_xact_lock(hashtextextended('sessionwatch import', 0))"""
 
 _INSERT_SETS = """
 INSERT INTO sessions.session_set
-       (chain_id, manager, account, leaves_digest, root, session_count, source, stored_at, stored_block)
-SELECT n.chain_id, n.manager, n.account, n.leaves_digest, n.root, n.session_count, n.source, $8,
-       c.indexed_number
-  FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[], $5::bytea[], $6::int[], $7::text[])
-       WITH ORDINALITY
-    AS n(chain_id, manager, account, leaves_digest, root, session_count, source, place)
+       (chain_id, manager, account, leaves_digest, root, call_hash, session_count, source,
+        stored_at, stored_block)
+SELECT n.chain_id, n.manager, n.account, n.leaves_digest, n.root, n.call_hash, n.session_count,
+       n.source, $9, c.indexed_number
+  FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bytea[],
+              $7::int[], $8::text[]) WITH ORDINALITY
+    AS n(chain_id, manager, account, leaves_digest, root, call_hash, session_count, source, place)
   LEFT JOIN chain.chain AS c ON c.chain_id = n.chain_id
  ORDER BY n.place
 ON CONFLICT (chain_id, manager, account, leaves_digest) DO NOTHING
-RETURNING set_id"""  # noqa: E501 - the columns in one line
+RETURNING set_id"""
 
 _FIND_SETS = """
 SELECT s.set_id
@@ -144,6 +148,7 @@ async def _import_chunk(
         _INSERT_SETS,
         *identity,
         [s.root for s, _ in chunk],
+        [keccak(SET_MERKLE_ROOT + s.root) for s, _ in chunk],
         [len(s.sessions) for s, _ in chunk],
         [source for _, source in chunk],
         stored_at,

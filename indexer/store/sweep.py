@@ -215,7 +215,7 @@ async def _differing(
         )
     }
     known_slots = {
-        bytes(row[0]): (row[1], row[2], tuple(row[3]), row[4])
+        bytes(row[0]): (row[1], row[2], frozenset(row[3]), row[4])
         for row in await connection.fetch(_LATEST_SLOTS, chain_id, [o.account for o in slots])
     }
     return (
@@ -224,6 +224,6 @@ async def _differing(
             o
             for o in slots
             if known_slots.get(o.account)
-            != (o.implementation, o.fallback_handler, o.enabled_managers, o.tainted)
+            != (o.implementation, o.fallback_handler, frozenset(o.enabled_managers), o.tainted)
         ],
     )

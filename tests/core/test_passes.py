@@ -6,6 +6,7 @@ from indexer.core.passes import (
     ALL_ERC1155,
     BODIES,
     LOGS_ACCOUNTS,
+    TOUCHING,
     Pass,
     account_passes,
     all_passes,
@@ -54,6 +55,7 @@ def test_tokens_are_one_pass_each_or_one_for_all():
     """A token that is added later owes its own history and nobody else's."""
     assert erc1155_passes(SETTINGS) == [Pass("logs", "erc1155/" + hex_of(TOKEN))]
     assert erc1155_passes(replace(SETTINGS, erc1155_mode="all")) == [Pass("logs", ALL_ERC1155)]
+    assert erc1155_passes(replace(SETTINGS, erc1155_mode="touching")) == [TOUCHING]
 
 
 def test_every_pass_is_listed_once_discovery_first():

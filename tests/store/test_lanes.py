@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from indexer.core.debt import Task
+from indexer.core.passes import roots_pass
 from indexer.core.types import Address, Hash32
-from indexer.store.history import clear_unobserved
+from indexer.store.history import Payment, apply_range, read_ledger
 from indexer.store.live_view import read_live
 from indexer.store.pool import Database
 from indexer.store.watched import adopt_accounts
@@ -100,9 +102,50 @@ async def test_what_could_be_read_after_all_is_no_longer_unobserved(
     chain: Connection, database: Database, read: tuple[int, int], left: list[tuple[int, int]]
 ) -> None:
     """However the ranges are cut the second time, exactly the blocks that were read are cleared."""
-    await insert(
-        chain, "evidence.unobserved", manager=MANAGER, first_block=10, last_block=29, reason="x"
+    await finalize(chain)
+    for cohort in (0, 1):
+        await insert(
+            chain,
+            "evidence.unobserved",
+            manager=MANAGER,
+            cohort=cohort,
+            first_block=10,
+            last_block=29,
+            reason="x",
+        )
+    task = Task("roots", (roots_pass(MANAGER),), 0, *read)
+    await apply_range(database, CHAIN, 1, Payment(task))
+    assert await unobserved(chain, 0) == left
+    assert await unobserved(chain, 1) == [(10, 29)]
+
+
+async def test_what_is_lost_is_noted_and_stays_missing(
+    chain: Connection, database: Database
+) -> None:
+    """A range is covered but for what no node has; asked again, it is noted anew."""
+    await finalize(chain)
+    task = Task("roots", (roots_pass(MANAGER),), 0, 10, 29)
+    for lost in ([(12, 14), (20, 20)], [(12, 12)]):
+        await apply_range(database, CHAIN, 1, Payment(task, lost=lost, lost_reason="pruned"))
+        assert await unobserved(chain, 0) == lost
+    ledger = await read_ledger(database, CHAIN)
+    assert ledger is not None
+    assert ledger.lost == {(roots_pass(MANAGER), 0): ((12, 12),)}
+    covered = ledger.covered[roots_pass(MANAGER), 0]
+    assert covered == ((10, 11), (13, 29))
+
+
+async def finalize(chain: Connection) -> None:
+    await chain.execute(
+        "UPDATE chain.chain SET start_block = 0, finalized_number = 100, finalized_hash = $1, "
+        "finality_violation = NULL",
+        hash32(100),
     )
-    await clear_unobserved(database, CHAIN, 1, MANAGER, read)
-    rows = await chain.fetch("SELECT first_block, last_block FROM evidence.unobserved ORDER BY 1")
-    assert [tuple(row) for row in rows] == left
+
+
+async def unobserved(chain: Connection, cohort: int) -> list[tuple[int, int]]:
+    rows = await chain.fetch(
+        "SELECT first_block, last_block FROM evidence.unobserved WHERE cohort = $1 ORDER BY 1",
+        cohort,
+    )
+    return [tuple(row) for row in rows]

@@ -382,7 +382,10 @@ async def test_a_stretch_without_state_warns_only_accounts_that_acted_there(data
         await filling.root(90, A.root, key=(MANAGER, account))
     async with database.transaction() as connection:
         await connection.execute(
-            "INSERT INTO evidence.unobserved VALUES ($1, $2, 91, 99, 'pruned')", CHAIN_ID, MANAGER
+            "INSERT INTO evidence.unobserved (chain_id, manager, first_block, last_block, reason) "
+            "VALUES ($1, $2, 91, 99, 'pruned')",
+            CHAIN_ID,
+            MANAGER,
         )
         await connection.execute("SELECT chain.ensure_partitions(100)")
         await connection.execute(

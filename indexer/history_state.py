@@ -1,0 +1,224 @@
+"""Paying a range of bodies or roots: stored triggers → what inputs and state say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
+
+from indexer.chain.logs import LogRequest, fetch_logs_by_hash, fetch_logs_in_range
+from indexer.chain.rpc import Node
+from indexer.core.debt import Span, Task, merge
+from indexer.core.events import addresses_named
+from indexer.core.passes import LOGS_ACCOUNTS
+from indexer.core.roots import USER_OPERATION, RootObservation, Trigger, by_account, event_hints
+from indexer.core.topics import MANAGER_TOPICS, TRIGGER_EVENTS
+from indexer.core.types import Address, BlockHeader
+from indexer.errors import StatePrunedError
+from indexer.filters import Contracts, decode
+from indexer.history_logs import Members, headers_at, our_headers
+from indexer.ingest import (
+    Look,
+    Operation,
+    attributions_of,
+    fetch_bodies,
+    observe,
+    observe_each,
+    only_of_manager,
+)
+from indexer.silent import bisect
+from indexer.store import history as store
+from indexer.store.history import Payment, manager_of
+from indexer.store.pool import Database
+from indexer.store.rows import BlockRows
+from indexer.store.triggers import known_headers, read_operations, read_triggers
+from indexer.store.watched import watched_among
+
+LOOKS_PER_REQUEST = 100
+Write = Callable[[Payment], Awaitable[None]]
+
+
+async def fetch_bodies_of(
+    database: Database, node: Node, contracts: Contracts, task: Task
+) -> Payment:
+    """Return what the inputs of a range's stored user operations say."""
+    settings = contracts.settings
+    operations = await read_operations(database, settings.chain_id, task, USER_OPERATION)
+    numbers = sorted({o.trigger.block_number for o in operations})
+    headers = await known_headers(database, settings.chain_id, numbers)
+    bodies, hints = await fetch_bodies(
+        node,
+        settings,
+        [
+            Operation(
+                o.trigger,
+                o.entry_point,
+                headers[o.trigger.block_number].hash,
+                o.transaction_index,
+            )
+            for o in operations
+        ],
+    )
+    return Payment(task, headers.values(), BlockRows(bodies=bodies, hints=hints))
+
+
+async def fetch_roots_of(
+    database: Database, node: Node, contracts: Contracts, task: Task, write: Write
+) -> Payment:
+    """Return what state says at a range's stored triggers, and which stretches are lost.
+
+    What a manager logged is written first, by `write`: it names who changed a root.
+    """
+    settings, manager = contracts.settings, manager_of(task.passes[0])
+    if manager in contracts.event_managers:
+        await _manager_events(database, node, contracts, task, write)
+    stored = await read_triggers(
+        database,
+        settings.chain_id,
+        task,
+        trigger_events=sorted(TRIGGER_EVENTS),
+        operation_event=USER_OPERATION,
+    )
+    grouped = by_account(stored.triggers)
+    reading = _Reading(node, contracts, manager, dict(stored.headers))
+    await reading.triggers(_looks(grouped, stored.headers))
+    silent = frozenset(await store.tainted_before(database, settings.chain_id, task.last))
+    silent |= {slots.account for slots in reading.rows.accounts if slots.tainted}
+    members = Members(
+        await watched_among(database, settings.chain_id, silent), task.cohort, tokens=False
+    )
+    await reading.silent_changes([a for a in sorted(silent) if members.watched(a, task.last)], task)
+    rows = reading.rows
+    rows.attributions = attributions_of(rows.roots, grouped, stored.hints)
+    used = rows.block_numbers()
+    return Payment(
+        task,
+        [header for number, header in reading.headers.items() if number in used],
+        rows,
+        lost=merge(reading.lost),
+        lost_reason=reading.lost_reason[:500],
+        silent=silent,
+    )
+
+
+def _looks(
+    grouped: Mapping[tuple[int, Address], Sequence[Trigger]], headers: Mapping[int, BlockHeader]
+) -> list[Look]:
+    """Return what to read at each block with a trigger, in block order."""
+    looks: dict[int, tuple[set[Address], set[Address]]] = {}
+    for (number, account), triggers in grouped.items():
+        accounts, slots = looks.setdefault(number, (set(), set()))
+        accounts.add(account)
+        if any(trigger.may_change_slots for trigger in triggers):
+            slots.add(account)
+    return [
+        Look(headers[number], frozenset(accounts), frozenset(slots))
+        for number, (accounts, slots) in sorted(looks.items())
+    ]
+
+
+async def _manager_events(
+    database: Database, node: Node, contracts: Contracts, task: Task, write: Write
+) -> None:
+    """Store what a manager logged of the cohort's accounts, before its triggers are read.
+
+    The blocks are then read whole: other logs say which operation an event belongs to. Done
+    again after a kill, it finds its rows.
+    """
+    manager = manager_of(task.passes[0])
+    asked = LogRequest((manager,), tuple(sorted(MANAGER_TOPICS)))
+    answer = await fetch_logs_in_range(node, task.first, task.last, [asked])
+    if not answer.logs:
+        return
+    numbers = {log.block_number for log in answer.logs}
+    headers = await our_headers(database, node, contracts, numbers, answer.logs)
+    chain_id = contracts.settings.chain_id
+    members = Members(
+        await watched_among(database, chain_id, addresses_named(answer.logs)),
+        task.cohort,
+        tokens=False,
+    )
+    watch = replace(
+        contracts.log_filter([LOGS_ACCOUNTS], members), event_managers=frozenset({manager})
+    )
+    logs = await fetch_logs_by_hash(
+        node, headers, contracts.log_requests(watch, with_accounts=True)
+    )
+    decoded = only_of_manager(decode(logs, watch, with_accounts=True), manager)
+    rows = BlockRows(decoded=decoded, hints=event_hints(decoded))
+    used = [header for header in headers if header.number in rows.block_numbers()]
+    await write(Payment(task, used, rows, covers=False))
+
+
+@dataclass(slots=True)
+class _Reading:
+    """Roots of one manager in one range: what was read, and what no node has any more."""
+
+    node: Node
+    contracts: Contracts
+    manager: Address
+    headers: dict[int, BlockHeader]
+    rows: BlockRows = field(default_factory=BlockRows)
+    lost: list[Span] = field(default_factory=list)
+    lost_reason: str = ""
+
+    async def triggers(self, looks: Sequence[Look]) -> None:
+        """Read at every look, the newest first: what is older than something lost is lost too.
+
+        A lost stretch goes from the first to the last look that could not be read: between two
+        looks there is nothing to read.
+        """
+        settings = self.contracts.settings
+        lost: set[int] = set()
+        end = len(looks)
+        while end > 0:
+            first = max(end - LOOKS_PER_REQUEST, 0)
+            found = await observe_each(self.node, settings, looks[first:end], [self.manager])
+            self.rows.roots += found.roots
+            self.rows.accounts += found.accounts
+            end = first
+            if found.lost:
+                self.lost_reason = found.lost_reason
+                lost = {look.header.number for look in [*looks[:first], *found.lost]}
+                break
+        run: list[int] = []
+        for look in looks:
+            if look.header.number in lost:
+                run.append(look.header.number)
+            elif run:
+                self.lost.append((run[0], run[-1]))
+                run = []
+        if run:
+            self.lost.append((run[0], run[-1]))
+
+    async def silent_changes(self, accounts: Sequence[Address], task: Task) -> None:
+        """Find changes that left no log, of tainted accounts, between the range's ends.
+
+        Where state is lost, so is every block up to the first that can be read.
+        """
+        for account in accounts:
+            known = {o.block_number: o for o in self.rows.roots if o.account == account}
+            stops = sorted({task.first, task.last, *known})
+            readable: list[int] = []
+            for number in reversed(stops):
+                try:
+                    if number not in known:
+                        known[number] = await self._read_at(number, account)
+                except StatePrunedError as error:
+                    self.lost_reason = str(error)
+                    above = readable[-1] if readable else task.last + 1
+                    self.lost.append((task.first, above - 1))
+                    break
+                readable.append(number)
+            for first, last in pairwise(reversed(readable)):
+                await bisect(first, last, known, partial(self._read_at, account=account))
+            kept = {o.block_number for o in self.rows.roots if o.account == account}
+            self.rows.roots += [o for number, o in sorted(known.items()) if number not in kept]
+
+    async def _read_at(self, number: int, account: Address) -> RootObservation:
+        if number not in self.headers:
+            self.headers[number] = (await headers_at(self.node, [number]))[0]
+        look = Look(self.headers[number], frozenset({account}), frozenset())
+        roots, _ = await observe(self.node, self.contracts.settings, [look], [self.manager])
+        return roots[0]
