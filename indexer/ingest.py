@@ -20,7 +20,6 @@ from indexer.chain.slots import (
 from indexer.chain.state import fetch_transactions
 from indexer.core.abi import DecodeError
 from indexer.core.events import DecodedLogs, LogFilter, WatchedAccounts, decode_logs
-from indexer.core.merkle import root_slot
 from indexer.core.passes import ACCOUNTS, ALL_ERC1155, Pass, hex_of
 from indexer.core.presets import OWNERSHIP_MODULES
 from indexer.core.roots import (
@@ -278,8 +277,7 @@ async def observe(
     for look in looks:
         block_hash = look.header.hash
         for account in sorted(look.accounts):
-            slot = root_slot(account)
-            reads += [StateRead(block_hash, manager, slot) for manager in managers]
+            reads += [StateRead.root(block_hash, manager, account) for manager in managers]
         for account in sorted(look.with_slots):
             reads.append(StateRead(block_hash, account, implementation_slot(account)))
             reads.append(StateRead(block_hash, account, FALLBACK_HANDLER_SLOT))

@@ -1,76 +1,183 @@
-"""State of many contracts at many block hashes, in one batch of requests."""
+"""State of many contracts at many block hashes, in as few requests as the node allows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
 from indexer.chain import wire
-from indexer.chain.refusals import typed
-from indexer.chain.rpc import Node
+from indexer.chain.questions import Question, ask, refuses_the_form
+from indexer.chain.readers import (
+    MAX_READS,
+    Form,
+    deployless_request,
+    marked_words,
+    override_request,
+    probe,
+)
+from indexer.chain.refusals import meaning_of
+from indexer.chain.rpc import Node, NodeRefusedError
+from indexer.core.merkle import root_slot
 from indexer.core.types import Address, Hash32
-from indexer.errors import NodeError
+from indexer.errors import NodeError, StatePrunedError
+
+_BULK_FORMS: Sequence[Form] = ("override", "deployless")
+_DOUBT_SECONDS = 60.0
+_LESSER_FORM_SECONDS = 3600.0
+"""A node that refused the best form may have been upgraded, or in a passing trouble."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateRead:
-    """One storage word: of `contract` at `slot`, after the block with this hash."""
+    """One storage word: of `contract` at `slot`, after the block with this hash.
+
+    account: whose root it is, where `contract` is a session key manager; such a word can be asked
+    of the manager too. Made by `root`, so that slot and account fit.
+    """
 
     block_hash: Hash32
     contract: Address
     slot: Hash32
+    account: Address | None = field(default=None, compare=False)
+
+    @classmethod
+    def root(cls, block_hash: Hash32, manager: Address, account: Address) -> Self:
+        """Return the read of an account's root in a manager."""
+        return cls(block_hash, manager, root_slot(account), account)
 
 
 async def read_state(node: Node, reads: Sequence[StateRead]) -> list[Hash32]:
     """Return the words in the order asked; the same word is asked for once.
 
-    Raises BlockUnknownError if the node does not know a hash, StatePrunedError if it dropped
+    Raises BlockUnknownError if the node does not know a hash, StatePrunedError if no endpoint has
     the state, NodeAnswerError for null or anything that is not a word. A contract without code
     reads as zeros: whether it is deployed is another question. Source: EIP-1898.
     """
-    method = "eth_getStorageAt"
-    distinct = list(dict.fromkeys(reads))
-    answers = await node.batch(
-        [
-            (
-                method,
-                [
-                    wire.to_hex(read.contract),
-                    wire.to_hex(read.slot),
-                    {"blockHash": wire.to_hex(read.block_hash)},
-                ],
-            )
-            for read in distinct
-        ],
-        str,
-    )
-    words: dict[StateRead, Hash32] = {}
-    for read, answer in zip(distinct, answers, strict=True):
-        if isinstance(answer, NodeError):
-            raise typed(answer)
-        try:
-            words[read] = wire.word(answer)
-        except ValueError as error:
-            raise node.bad_answer(method, error) from None
+    words: list[Hash32] = []
+    for found in await read_state_each(node, reads):
+        if isinstance(found, StatePrunedError):
+            raise found
+        words.append(found)
+    return words
+
+
+async def read_state_each(
+    node: Node, reads: Sequence[StateRead]
+) -> list[Hash32 | StatePrunedError]:
+    """Return the words in the order asked; in place of one whose state is gone, the error.
+
+    Every other error is raised, as by read_state: an error is never a zero.
+    """
+    groups = _groups(reads)
+    many = any(len(group) > 1 for group in groups)
+    form = await _form(node) if many else "single"
+    bulk, single = _by_form(groups, form)
+    words: dict[StateRead, Hash32 | StatePrunedError] = {}
+    answers = await ask(node, [_question(group, form) for group in bulk])
+    for group, answer in zip(bulk, answers, strict=True):
+        if isinstance(answer, StatePrunedError):
+            words.update(dict.fromkeys(group, answer))
+        elif not isinstance(answer, NodeError):
+            words.update(zip(group, answer, strict=True))
+        elif refuses_the_form(answer):
+            single += group
+        else:
+            raise answer
+    found = await ask(node, [_single(read) for read in single])
+    for read, word in zip(single, found, strict=True):
+        if isinstance(word, NodeError) and not isinstance(word, StatePrunedError):
+            raise word
+        words[read] = word
     return [words[read] for read in reads]
 
 
 async def read_codes(node: Node, reads: Sequence[tuple[Hash32, Address]]) -> list[bytes]:
     """Return the code at (block hash, address); empty: no contract. Errors as read_state."""
-    method = "eth_getCode"
-    answers = await node.batch(
-        [
-            (method, [wire.to_hex(address), {"blockHash": wire.to_hex(block_hash)}])
-            for block_hash, address in reads
-        ],
-        str,
-    )
+    questions = [
+        Question(
+            ("eth_getCode", [wire.to_hex(address), {"blockHash": wire.to_hex(block_hash)}]),
+            wire.data,
+        )
+        for block_hash, address in reads
+    ]
     codes: list[bytes] = []
-    for answer in answers:
+    for answer in await ask(node, questions):
         if isinstance(answer, NodeError):
-            raise typed(answer)
-        try:
-            codes.append(wire.data(answer))
-        except ValueError as error:
-            raise node.bad_answer(method, error) from None
+            raise answer
+        codes.append(answer)
     return codes
+
+
+def _groups(reads: Iterable[StateRead]) -> list[list[StateRead]]:
+    """Return the distinct reads by block and contract, at most MAX_READS in one group."""
+    by_place: dict[tuple[Hash32, Address], list[StateRead]] = {}
+    for read in dict.fromkeys(reads):
+        by_place.setdefault((read.block_hash, read.contract), []).append(read)
+    return [
+        group[start : start + MAX_READS]
+        for group in by_place.values()
+        for start in range(0, len(group), MAX_READS)
+    ]
+
+
+def _by_form(
+    groups: Iterable[list[StateRead]], form: Form
+) -> tuple[list[list[StateRead]], list[StateRead]]:
+    """Return the groups that this form can read at once, and the other reads."""
+    bulk: list[list[StateRead]] = []
+    single: list[StateRead] = []
+    for group in groups:
+        roots_only = all(read.account is not None for read in group)
+        if len(group) > 1 and (form == "override" or (form == "deployless" and roots_only)):
+            bulk.append(group)
+        else:
+            single += group
+    return bulk, single
+
+
+def _question(group: Sequence[StateRead], form: Form) -> Question[list[Hash32]]:
+    contract, block = group[0].contract, {"blockHash": wire.to_hex(group[0].block_hash)}
+    if form == "override":
+        request = override_request(contract, [read.slot for read in group], block)
+    else:
+        accounts = [read.account for read in group if read.account is not None]
+        request = deployless_request(contract, accounts, block)
+    return Question(request, lambda text: marked_words(text, len(group)), len(group))
+
+
+def _single(read: StateRead) -> Question[Hash32]:
+    block = {"blockHash": wire.to_hex(read.block_hash)}
+    return Question(
+        ("eth_getStorageAt", [wire.to_hex(read.contract), wire.to_hex(read.slot), block]),
+        wire.word,
+    )
+
+
+async def _form(node: Node) -> Form:
+    """Return the best form that the node is able to; found out by asking it, and remembered."""
+    habits = node.state_habits
+    now = asyncio.get_running_loop().time()
+    if habits.form is not None and now < habits.form_until_seconds:
+        return habits.form
+    best: Form = "single"
+    doubtful = False
+    for form in _BULK_FORMS:
+        try:
+            marked_words(await node.call(*probe(form), str), 0)
+        except ValueError:
+            continue
+        except NodeRefusedError as error:
+            doubtful = doubtful or meaning_of(error) != "other"
+        except NodeError:
+            # Nothing is proved by a connection that failed: the reads themselves will tell.
+            doubtful = True
+        else:
+            best = form
+            break
+    good_seconds = _DOUBT_SECONDS if doubtful else _LESSER_FORM_SECONDS
+    habits.form = best
+    habits.form_until_seconds = math.inf if best == "override" else now + good_seconds
+    return best

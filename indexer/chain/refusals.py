@@ -21,6 +21,8 @@ not know `finalized`. The others as their names say."""
 
 # First match wins, so a wording that could be taken for another stands before it.
 TABLE: Sequence[tuple[Meaning, str]] = (
+    # What a contract says when it reverts follows, and may be any of the texts below.
+    ("other", r"^(vm exception.*: )?(execution )?revert(ed)?\b"),
     ("no_tag", r"finalized (block )?(not found|is not a supported)|safe block not found"),
     ("no_tag", r"malformed ?block ?number|unsupported (block )?tag|invalid block tag"),
     ("pruned", r"missing trie node|state .*(pruned|not available|unavailable)|pruned history"),
