@@ -72,25 +72,33 @@ async def read_state_each(
     Every other error is raised, as by read_state: an error is never a zero.
     """
     groups = _groups(reads)
-    many = any(len(group) > 1 for group in groups)
-    form = await _form(node) if many else "single"
-    bulk, single = _by_form(groups, form)
+    form = await _form(node) if any(len(group) > 1 for group in groups) else "single"
+    groups = [part for group in groups for part in _readable(group, form)]
     words: dict[StateRead, Hash32 | StatePrunedError] = {}
-    answers = await ask(node, [_question(group, form) for group in bulk])
-    for group, answer in zip(bulk, answers, strict=True):
+    refused: list[StateRead] = []
+    answers = await ask(node, [_question(group, form) for group in groups])
+    for group, answer in zip(groups, answers, strict=True):
         if isinstance(answer, StatePrunedError):
             words.update(dict.fromkeys(group, answer))
         elif not isinstance(answer, NodeError):
             words.update(zip(group, answer, strict=True))
-        elif refuses_the_form(answer):
-            single += group
+        elif len(group) > 1 and refuses_the_form(answer):
+            refused += group
         else:
             raise answer
-    found = await ask(node, [_single(read) for read in single])
-    for read, word in zip(single, found, strict=True):
-        if isinstance(word, NodeError) and not isinstance(word, StatePrunedError):
-            raise word
-        words[read] = word
+    if not refused:
+        return [words[read] for read in reads]
+    if len(refused) == sum(len(group) for group in groups if len(group) > 1):
+        # What the probe promised the node does not keep, or another endpoint has taken over.
+        _believe(node, "single", _DOUBT_SECONDS)
+    again = await ask(node, [_question([read], "single") for read in refused])
+    for read, answer in zip(refused, again, strict=True):
+        if isinstance(answer, StatePrunedError):
+            words[read] = answer
+        elif isinstance(answer, NodeError):
+            raise answer
+        else:
+            (words[read],) = answer
     return [words[read] for read in reads]
 
 
@@ -123,23 +131,19 @@ def _groups(reads: Iterable[StateRead]) -> list[list[StateRead]]:
     ]
 
 
-def _by_form(
-    groups: Iterable[list[StateRead]], form: Form
-) -> tuple[list[list[StateRead]], list[StateRead]]:
-    """Return the groups that this form can read at once, and the other reads."""
-    bulk: list[list[StateRead]] = []
-    single: list[StateRead] = []
-    for group in groups:
-        roots_only = all(read.account is not None for read in group)
-        if len(group) > 1 and (form == "override" or (form == "deployless" and roots_only)):
-            bulk.append(group)
-        else:
-            single += group
-    return bulk, single
+def _readable(group: list[StateRead], form: Form) -> list[list[StateRead]]:
+    """Return the group if this form can read it at once, else each read for itself."""
+    roots_only = all(read.account is not None for read in group)
+    if form == "override" or (form == "deployless" and roots_only):
+        return [group]
+    return [[read] for read in group]
 
 
 def _question(group: Sequence[StateRead], form: Form) -> Question[list[Hash32]]:
     contract, block = group[0].contract, {"blockHash": wire.to_hex(group[0].block_hash)}
+    if len(group) == 1:
+        place = [wire.to_hex(contract), wire.to_hex(group[0].slot)]
+        return Question(("eth_getStorageAt", [*place, block]), lambda text: [wire.word(text)])
     if form == "override":
         request = override_request(contract, [read.slot for read in group], block)
     else:
@@ -148,19 +152,10 @@ def _question(group: Sequence[StateRead], form: Form) -> Question[list[Hash32]]:
     return Question(request, lambda text: marked_words(text, len(group)), len(group))
 
 
-def _single(read: StateRead) -> Question[Hash32]:
-    block = {"blockHash": wire.to_hex(read.block_hash)}
-    return Question(
-        ("eth_getStorageAt", [wire.to_hex(read.contract), wire.to_hex(read.slot), block]),
-        wire.word,
-    )
-
-
 async def _form(node: Node) -> Form:
     """Return the best form that the node is able to; found out by asking it, and remembered."""
     habits = node.state_habits
-    now = asyncio.get_running_loop().time()
-    if habits.form is not None and now < habits.form_until_seconds:
+    if asyncio.get_running_loop().time() < habits.form_until_seconds:
         return habits.form
     best: Form = "single"
     doubtful = False
@@ -177,7 +172,13 @@ async def _form(node: Node) -> Form:
         else:
             best = form
             break
-    good_seconds = _DOUBT_SECONDS if doubtful else _LESSER_FORM_SECONDS
-    habits.form = best
-    habits.form_until_seconds = math.inf if best == "override" else now + good_seconds
+    if best == "override":
+        _believe(node, best, math.inf)
+    else:
+        _believe(node, best, _DOUBT_SECONDS if doubtful else _LESSER_FORM_SECONDS)
     return best
+
+
+def _believe(node: Node, form: Form, seconds: float) -> None:
+    node.state_habits.form = form
+    node.state_habits.form_until_seconds = asyncio.get_running_loop().time() + seconds

@@ -106,7 +106,7 @@ class StateHabits:
     form: the best one it can do. archive: the endpoint that had state which another had dropped.
     """
 
-    form: Form | None = None
+    form: Form = "single"
     form_until_seconds: float = 0.0
     archive: str | None = None
     archive_until_seconds: float = 0.0

@@ -109,5 +109,5 @@ def typed(error: NodeError) -> NodeError:
     if meaning in {"block_unknown", "beyond_head"}:
         return BlockUnknownError(str(error), remedy="the node lags, or a reorg took the block")
     if meaning == "pruned":
-        return StatePrunedError(str(error), remedy="use an archive node for this part of the past")
+        return StatePrunedError(str(error), remedy="add the URL of an archive node to rpc")
     return error
