@@ -33,7 +33,9 @@ chain/  1 IN: the only code that talks to nodes
     head.py             tip, finalized block, headers
     logs.py             logs, with proof that they belong to the blocks asked for
     state.py            transactions, code, what kind of manager stands somewhere
-    bulk.py             storage and code at block hashes, in one batch; an error is never a zero
+    bulk.py             storage and code at block hashes, in few requests; an error is never a zero
+    questions.py        questions of state, put to the endpoints until one has it
+    readers.py          byte code that reads many words in one eth_call
     slots.py            where an account keeps what is read of it
     contracts.py        what `check` asks of nodes and managers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
@@ -62,7 +62,7 @@ class Historian:
     _failures: list[RetryableError] = field(default_factory=list)
     _ask_lost_at: float = 0.0
     _probe: Task | None = None
-    """The range in flight that was lost before: whether it still is decides about the others."""
+    """The range that was lost before and is asked for again: it decides about the others."""
     _paid_at: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -121,42 +121,44 @@ class Historian:
             return []
         self.listener.debt_known(missing_blocks(ledger, self.wanted))
         claimed: list[Task] = []
-        while self._places(LOGS_IN_FLIGHT, "factory", "logs"):
-            task = next_logs(ledger, self.wanted, self._busy, self._blocks("logs"))
-            if task is not None and task.kind == "factory":
-                task = replace(task, last=min(task.last, task.first + self._blocks("factory") - 1))
+        while self._places(LOGS_IN_FLIGHT, claimed, "factory", "logs"):
+            task = next_logs(ledger, self.wanted, [*self._busy, *claimed], self._blocks("logs"))
             if task is None:
                 break
+            if task.kind == "factory":
+                task = replace(task, last=min(task.last, task.first + self._blocks("factory") - 1))
             await self._begin(task)
-            self._busy.append(task)
             claimed.append(task)
-        while self._places(STATE_IN_FLIGHT, "bodies", "roots"):
-            task, retries = self._next_state(ledger)
+        while self._places(STATE_IN_FLIGHT, claimed, "bodies", "roots"):
+            task, was_lost = self._next_state(ledger, claimed)
             if task is None:
                 break
             last = await cut_range(self.database, settings.chain_id, task, MAX_TRIGGERS)
             task = replace(task, last=last)
-            if retries:
+            if was_lost:
                 self._probe = task
-            self._busy.append(task)
             claimed.append(task)
+        self._busy += claimed
         return claimed
 
-    def _places(self, most: int, *kinds: str) -> bool:
-        return sum(task.kind in kinds for task in self._busy) < most
+    def _places(self, most: int, claimed: Sequence[Task], *kinds: str) -> bool:
+        return sum(task.kind in kinds for task in [*self._busy, *claimed]) < most
 
     def _blocks(self, kind: str) -> int:
         return self.sizes[kind].blocks
 
-    def _next_state(self, ledger: Ledger) -> tuple[Task | None, bool]:
+    def _next_state(self, ledger: Ledger, claimed: Sequence[Task]) -> tuple[Task | None, bool]:
         """Return the next range of bodies or roots, and whether it was lost before."""
-        task = next_state(ledger, self.wanted, self._busy, MAX_STATE_BLOCKS, retry_lost=False)
-        retries = False
-        now = asyncio.get_running_loop().time()
-        if task is None and self._probe is None and now >= self._ask_lost_at:
+        busy = [*self._busy, *claimed]
+        task = next_state(ledger, self.wanted, busy, MAX_STATE_BLOCKS, retry_lost=False)
+        was_lost = False
+        asks_again = self._probe not in busy and (
+            asyncio.get_running_loop().time() >= self._ask_lost_at
+        )
+        if task is None and asks_again:
             # One at a time: while one is still lost so are the others.
-            task = next_state(ledger, self.wanted, self._busy, MAX_STATE_BLOCKS, retry_lost=True)
-            retries = task is not None
+            task = next_state(ledger, self.wanted, busy, MAX_STATE_BLOCKS, retry_lost=True)
+            was_lost = task is not None
         if (
             task is not None
             and task.kind == "roots"
@@ -164,7 +166,7 @@ class Historian:
         ):
             # Its events are asked for by range, as logs are.
             task = replace(task, last=min(task.last, task.first + self._blocks("logs") - 1))
-        return task, retries
+        return task, was_lost
 
     async def _begin(self, task: Task) -> None:
         """Close the cohort: who is learnt from now on must not rely on this range."""
@@ -189,8 +191,6 @@ class Historian:
             self.listener.recovered("history")
         finally:
             self._busy.remove(task)
-            if self._probe == task:
-                self._probe = None
             self._ended.set()
 
     def _size_of(self, task: Task) -> RangeSize:

@@ -20,7 +20,6 @@ from indexer.chain.slots import (
 from indexer.chain.state import fetch_transactions
 from indexer.core.abi import DecodeError
 from indexer.core.events import DecodedLogs
-from indexer.core.merkle import root_slot
 from indexer.core.passes import hex_of
 from indexer.core.roots import (
     AccountObservation,
@@ -286,7 +285,7 @@ def _reads(look: Look, settings: ChainSettings, managers: Sequence[Address]) -> 
     """Return the words of one look, in the order in which they are taken apart again."""
     block_hash = look.header.hash
     reads = [
-        StateRead(block_hash, manager, root_slot(account))
+        StateRead.root(block_hash, manager, account)
         for account in sorted(look.accounts)
         for manager in managers
     ]

@@ -36,6 +36,7 @@ LONG_ABSENCE_BLOCKS = 50 + 2 * FINALITY_DEPTH
 
 METHODS = (
     None,
+    "eth_call",
     "eth_getBlockByNumber",
     "eth_getCode",
     "eth_getLogs",

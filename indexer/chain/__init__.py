@@ -9,6 +9,8 @@ head.py       tip, finalized block, headers
 logs.py       logs by block hash (live) and by range with proof of coverage (history)
 state.py      storage slots at a block hash, transactions, code
 bulk.py       storage words of many contracts at many block hashes
+questions.py  what an endpoint has pruned is asked of the others
+readers.py    byte code that reads many words in one eth_call
 slots.py      where a smart account keeps what we read
 contracts.py  web3: what `sessionwatch check` asks of nodes and managers
 """

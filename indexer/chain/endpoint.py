@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
 
 import aiohttp
 
+from indexer.core.settings import ChainSettings
 from indexer.errors import NodeError, NodeUnreachableError, RangeTooLargeError
 
 _RESET_NUMBERS = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
@@ -134,3 +137,23 @@ def _status_remedy(status: int) -> str:
     if status in _LIMIT_STATUSES:
         return "the plan's limit is reached: wait, or add another endpoint"
     return ""
+
+
+def http_endpoints(settings: ChainSettings) -> Iterator[Endpoint]:
+    """Yield the endpoints this client can use: ws:// and wss:// are passed over."""
+    for name, url in zip(settings.endpoint_names, settings.rpc, strict=True):
+        try:
+            scheme = urlsplit(url).scheme
+        except ValueError:
+            scheme = ""
+        if scheme in {"http", "https"}:
+            yield Endpoint(name, url)
+
+
+def joined(problems: Sequence[NodeUnreachableError]) -> NodeUnreachableError:
+    """Return one error for all endpoints of a chain; still a timeout if each of them was."""
+    if len(problems) == 1:
+        return problems[0]
+    timeout = all(isinstance(problem, NodeTimeoutError) for problem in problems)
+    kind = NodeTimeoutError if timeout else NodeUnreachableError
+    return kind("; ".join(map(str, problems)), remedy=problems[0].remedy)

@@ -21,6 +21,8 @@ not know `finalized`. The others as their names say."""
 
 # First match wins, so a wording that could be taken for another stands before it.
 TABLE: Sequence[tuple[Meaning, str]] = (
+    # What a contract says when it reverts follows, and may be any of the texts below.
+    ("other", r"^(vm exception.*: )?(execution )?revert(ed)?\b"),
     ("no_tag", r"finalized (block )?(not found|is not a supported)|safe block not found"),
     ("no_tag", r"malformed ?block ?number|unsupported (block )?tag|invalid block tag"),
     ("pruned", r"missing trie node|state .*(pruned|not available|unavailable)|pruned history"),
@@ -107,5 +109,5 @@ def typed(error: NodeError) -> NodeError:
     if meaning in {"block_unknown", "beyond_head"}:
         return BlockUnknownError(str(error), remedy="the node lags, or a reorg took the block")
     if meaning == "pruned":
-        return StatePrunedError(str(error), remedy="use an archive node for this part of the past")
+        return StatePrunedError(str(error), remedy="add the URL of an archive node to rpc")
     return error

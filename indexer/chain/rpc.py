@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
-from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
 from indexer import metrics
 from indexer.chain import wire
-from indexer.chain.endpoint import Endpoint, NodeTimeoutError
+from indexer.chain.endpoint import Endpoint, http_endpoints, joined
+from indexer.chain.readers import StateHabits
 from indexer.chain.scrub import Scrubber
 from indexer.core.settings import ChainSettings
 from indexer.errors import (
@@ -67,10 +67,11 @@ def metered() -> Iterator[Meter]:
 
 
 class NodeRefusedError(NodeError):
-    """A JSON-RPC error: `code` as sent (0 if unusable), `text` cleaned and bounded."""
+    """A JSON-RPC error of endpoint `where`: `code` as sent (0 if unusable), `text` cleaned."""
 
     def __init__(self, where: str, method: str, code: int, text: str) -> None:
         super().__init__(f"{where} refused {method}: {text or 'no reason given'} (code {code})")
+        self.where = where
         self.code = code
         self.text = text
 
@@ -122,7 +123,7 @@ class Node:
         self._request_timeout_seconds = request_timeout_seconds
         self._max_response_bytes = max_response_bytes
         self._scrubber = Scrubber(settings.rpc)
-        self._endpoints = tuple(_http_endpoints(settings))
+        self._endpoints = tuple(http_endpoints(settings))
         if not self._endpoints:
             raise ConfigurationError(
                 f"chains.{settings.name}.rpc holds no http:// or https:// URL",
@@ -130,6 +131,8 @@ class Node:
             )
         self.addresses_per_filter = ADDRESSES_PER_FILTER
         """Lowered for good once the node refuses a filter for its number of addresses."""
+        self.state_habits = StateHabits()
+        """Kept by bulk.py."""
         self._first = 0
         self._first_until_seconds = 0.0
         self._verify_endpoints = False
@@ -162,19 +165,29 @@ class Node:
         A null result is an error unless `result_type` allows None.
         """
         request = _Request(next(self._ids), method, params)
-        answers = await self._send([request], method, single=True)
-        found = self._result(request, answers[request.id], result_type)
+        endpoint, answers = await self._send([request], method, single=True)
+        found = self._result(endpoint, request, answers[request.id], result_type)
         if isinstance(found, NodeError):
             raise found
         return found
 
+    @property
+    def endpoint_names(self) -> tuple[str, ...]:
+        """The endpoints in use, in the order configured."""
+        return tuple(endpoint.name for endpoint in self._endpoints)
+
     async def batch(
-        self, requests: Sequence[tuple[str, list[Any]]], result_type: type[T]
+        self,
+        requests: Sequence[tuple[str, list[Any]]],
+        result_type: type[T],
+        *,
+        only: str | None = None,
     ) -> list[T | NodeError]:
         """Ask many things, at most 100 per HTTP request; answers in the order of `requests`.
 
         What the node says of a single element is returned in its place; what spoils a whole
-        request (no connection, a missing or repeated id) is raised.
+        request (no connection, a missing or repeated id) is raised. `only`: ask this endpoint and
+        no other; who asks by block hash gets the truth from any of them, or an error.
         """
         found: list[T | NodeError] = []
         for start in range(0, len(requests), BATCH_CALLS):
@@ -184,9 +197,9 @@ class Node:
             ]
             methods = {request.method for request in chunk}
             label = methods.pop() if len(methods) == 1 else "mixed"
-            answers = await self._send(chunk, label, single=False)
+            endpoint, answers = await self._send(chunk, label, single=False, only=only)
             metrics.RPC_BATCH_ELEMENTS.labels(self.name).inc(len(chunk))
-            found += [self._result(one, answers[one.id], result_type) for one in chunk]
+            found += [self._result(endpoint, one, answers[one.id], result_type) for one in chunk]
         return found
 
     async def chain_id(self) -> int:
@@ -208,7 +221,7 @@ class Node:
             except NodeUnreachableError as problem:
                 unreachable.append(problem)
         if len(unreachable) == len(self._endpoints):
-            raise _joined(unreachable)
+            raise joined(unreachable)
 
     def bad_answer(self, method: str, problem: object) -> NodeAnswerError:
         """Return the error for an answer that was decoded but makes no sense."""
@@ -222,7 +235,7 @@ class Node:
         request = _Request(next(self._ids), "eth_chainId", [])
         payload = _ENCODER.encode(request)
         answers = await self._ask(endpoint, payload, [request], request.method, single=True)
-        text = self._result(request, answers[request.id], str)
+        text = self._result(endpoint, request, answers[request.id], str)
         if isinstance(text, NodeError):
             raise text
         chain_id = self._chain_number(text)
@@ -241,13 +254,12 @@ class Node:
             raise self.bad_answer("eth_chainId", error) from None
 
     async def _send(
-        self, requests: list[_Request], label: str, *, single: bool
-    ) -> dict[int, _Envelope]:
+        self, requests: list[_Request], label: str, *, single: bool, only: str | None = None
+    ) -> tuple[Endpoint, dict[int, _Envelope]]:
         """Ask the endpoints in turn until one can be reached; it then stays first for a minute."""
         payload = _ENCODER.encode(requests[0] if single else requests)
         unreachable: list[NodeUnreachableError] = []
-        for index in self._order():
-            endpoint = self._endpoints[index]
+        for endpoint in self._order(only):
             try:
                 if self._verify_endpoints and not endpoint.verified:
                     await self._verify(endpoint)
@@ -256,18 +268,18 @@ class Node:
                 unreachable.append(problem)
                 continue
             if unreachable:
-                self._first = index
+                self._first = self._endpoints.index(endpoint)
                 now = asyncio.get_running_loop().time()
                 self._first_until_seconds = now + _STAY_SECONDS
-            return answers
-        raise _joined(unreachable)
+            return endpoint, answers
+        raise joined(unreachable)
 
-    def _order(self) -> Iterator[int]:
-        count = len(self._endpoints)
+    def _order(self, only: str | None) -> Sequence[Endpoint]:
+        if only is not None:
+            return [endpoint for endpoint in self._endpoints if endpoint.name == only]
         if asyncio.get_running_loop().time() >= self._first_until_seconds:
             self._first = 0
-        first = self._first
-        return ((first + step) % count for step in range(count))
+        return self._endpoints[self._first :] + self._endpoints[: self._first]
 
     async def _ask(
         self,
@@ -350,10 +362,10 @@ class Node:
         return answers
 
     def _result(
-        self, request: _Request, envelope: _Envelope, result_type: type[T]
+        self, endpoint: Endpoint, request: _Request, envelope: _Envelope, result_type: type[T]
     ) -> T | NodeError:
         if envelope.error is not None:
-            return self._refusal(self.name, request.method, envelope.error)
+            return self._refusal(endpoint.name, request.method, envelope.error)
         if not memoryview(envelope.result).nbytes:
             return self.bad_answer(request.method, "neither a result nor an error")
         try:
@@ -367,23 +379,3 @@ class Node:
             return NodeRefusedError(where, method, 0, self._scrubber.clean(error))
         code = error.code if isinstance(error.code, int) and abs(error.code) < 2**31 else 0
         return NodeRefusedError(where, method, code, self._scrubber.clean(error.message or ""))
-
-
-def _http_endpoints(settings: ChainSettings) -> Iterator[Endpoint]:
-    """Yield the endpoints this client can use: ws:// and wss:// are passed over."""
-    for name, url in zip(settings.endpoint_names, settings.rpc, strict=True):
-        try:
-            scheme = urlsplit(url).scheme
-        except ValueError:
-            scheme = ""
-        if scheme in {"http", "https"}:
-            yield Endpoint(name, url)
-
-
-def _joined(problems: Sequence[NodeUnreachableError]) -> NodeUnreachableError:
-    """Return one error for all endpoints of a chain; still a timeout if each of them was."""
-    if len(problems) == 1:
-        return problems[0]
-    timeout = all(isinstance(problem, NodeTimeoutError) for problem in problems)
-    kind = NodeTimeoutError if timeout else NodeUnreachableError
-    return kind("; ".join(map(str, problems)), remedy=problems[0].remedy)

@@ -89,7 +89,8 @@ async def test_an_error_is_never_a_zero(
 ) -> None:
     """Whatever is not a word is an error of its kind, and the good word beside it is not used."""
     block = sim.mine(1, slots={SLOT: ROOT_A})
-    sim.fail(fault)
+    sim.overrides = "refused"
+    sim.fail(fault, method="eth_getStorageAt")
     with pytest.raises(kind):
         await read_slots(node, block.hash, [EMPTY, SLOT])
 

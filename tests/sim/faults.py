@@ -9,6 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+class Refusal(Exception):  # noqa: N818
+    """A JSON-RPC error on its way out of the simulated node."""
+
+    def __init__(self, message: str, code: int = -32000) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 @dataclass(frozen=True, slots=True)
 class Refuse:
     """A JSON-RPC error."""

@@ -30,6 +30,7 @@ from tests.sim.blocks import (
     hexed,
     unhexed,
 )
+from tests.sim.calls import Overrides, eth_call, failing_methods
 from tests.sim.faults import (
     Answer,
     Body,
@@ -38,6 +39,7 @@ from tests.sim.faults import (
     Fault,
     Hold,
     Oversize,
+    Refusal,
     Refuse,
     RequestFault,
     Reset,
@@ -45,14 +47,6 @@ from tests.sim.faults import (
     Truncate,
     Twice,
 )
-
-
-class Refusal(Exception):  # noqa: N818
-    """A JSON-RPC error on its way out."""
-
-    def __init__(self, message: str, code: int = -32000) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(slots=True)
@@ -73,6 +67,8 @@ class SimNode:
     prune_before: state of blocks below this number is refused.
     timestamps_in_logs: whether logs carry blockTimestamp.
     serves_orphans: whether blocks that lost are still known by hash, as in geth; Anvil: no.
+    overrides: what eth_call does with code given in place of a contract's.
+    deployless: whether eth_call runs the init code of a contract that is never created.
     """
 
     def __init__(
@@ -86,6 +82,8 @@ class SimNode:
         self.prune_before = 0
         self.timestamps_in_logs = False
         self.serves_orphans = False
+        self.overrides: Overrides = "run"
+        self.deployless = True
         self.requests: list[list[tuple[str, list[Any]]]] = []
         """Every HTTP request that came in, as (method, params) per call."""
         self.headers: list[Mapping[str, str]] = []
@@ -164,7 +162,10 @@ class SimNode:
     # --- faults ----------------------------------------------------------------------------------
 
     def fail(self, fault: Fault, *, method: str | None = None, times: int = 1) -> None:
-        """Do this to the next calls (or requests holding a call) of `method`; None: of any."""
+        """Do this to the next calls (or requests holding a call) of `method`; None: of any.
+
+        What eth_getStorageAt fails at, an eth_call that reads state by block hash fails at too.
+        """
         self._planned.append(_Planned(fault, method, times))
 
     def heal(self) -> None:
@@ -225,7 +226,7 @@ class SimNode:
         calls = asked if isinstance(asked, list) else [asked]
         self.requests.append([(call["method"], call["params"]) for call in calls])
         self.headers.append(dict(request.headers))
-        methods = {call["method"] for call in calls}
+        methods = set().union(*map(failing_methods, calls))
         fault = self._take(methods, RequestFault)
         if isinstance(fault, Status):
             return web.Response(status=fault.status, body=fault.body, headers=fault.headers)
@@ -254,7 +255,7 @@ class SimNode:
     def _answers(self, call: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the answers to one call: one, but for a fault."""
         base = {"jsonrpc": "2.0", "id": call["id"]}
-        fault = self._take({call["method"]}, Refuse | Answer | Element | Drop | Twice)
+        fault = self._take(failing_methods(call), Refuse | Answer | Element | Drop | Twice)
         match fault:
             case Refuse(message, code):
                 return [{**base, "error": {"code": code, "message": message}}]
@@ -302,8 +303,10 @@ class SimNode:
                 return hexed(self._state(block).code_at(Address(unhexed(address))))
             case "eth_getTransactionByBlockHashAndIndex", [block_hash, index]:
                 return self._transaction(unhexed(block_hash), int(index, 16))
-            case "eth_call", _:
-                raise Refusal("execution reverted", 3)
+            case "eth_call", [call, block, *given]:
+                code_of = given[0] if given else {}
+                able = (self.overrides, self.deployless)
+                return hexed(eth_call(self._state(block), call, code_of, *able))
             case _:
                 raise Refusal(f"the method {method} does not exist/is not available", -32601)
 
