@@ -82,7 +82,7 @@ async def make_chain(
     connection: Connection, *, start: int = 1, final: int = 10, tip: int = 20, **more: Any
 ) -> None:
     """A chain whose block n has the hash n, final up to `final`, with a tail up to `tip`."""
-    await connection.execute("SELECT chain.ensure_partitions(0)")
+    await connection.execute("SELECT chain.ensure_partitions(80001, 0)")
     await insert(
         connection,
         "chain.chain",

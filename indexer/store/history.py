@@ -63,6 +63,11 @@ VALUES ($1, $2, $3, $4, int8multirange(int8range($5, $6 + 1)))
 ON CONFLICT (chain_id, pass, filter, cohort) DO UPDATE SET blocks = kept.blocks + excluded.blocks"""
 
 
+_ENSURE_PARTITIONS = """
+SELECT chain.ensure_partitions($1, block) FROM generate_series(
+    $2 - $2 % chain.slice_blocks(), $3::bigint, chain.slice_blocks()) AS block"""
+
+
 async def apply_range(
     database: Database,
     chain_id: int,
@@ -84,8 +89,7 @@ async def apply_range(
         if chain.finality_violation is not None:
             raise StaleStepError("the node was found to contradict what is final")
         await _check_blocks(connection, chain_id, headers)
-        for slice_start in range(task.first - task.first % 1_000_000, task.last + 1, 1_000_000):
-            await connection.execute("SELECT chain.ensure_partitions($1)", slice_start)
+        await connection.execute(_ENSURE_PARTITIONS, chain_id, task.first, task.last)
         await write_blocks(connection, chain_id, headers)
         await _write_discovered(connection, chain_id, task, rows)
         added = await write_rows(connection, chain_id, rows, (task.first, task.last))
