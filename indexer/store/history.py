@@ -15,6 +15,7 @@ from indexer.store.chain_row import Connection, lock_chain, read_chain
 from indexer.store.live import count_changes, write_created
 from indexer.store.observations import write_blocks
 from indexer.store.pool import Database
+from indexer.store.retention import uncounted
 from indexer.store.rows import BlockRows, add_to_balances, write_rows
 from indexer.store.verdict_queue import enqueue
 from indexer.store.watched import adopt_accounts
@@ -93,6 +94,7 @@ async def apply_range(
         await write_blocks(connection, chain_id, headers)
         await _write_discovered(connection, chain_id, task, rows)
         added = await write_rows(connection, chain_id, rows, (task.first, task.last))
+        added = await uncounted(connection, chain, added)
         await add_to_balances(connection, chain_id, balance_deltas(added))
         if touched:
             await enqueue(connection, chain_id, touched)
