@@ -78,6 +78,14 @@ async def insert(connection: Connection, table: str, **values: Any) -> None:
     await connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({places})", *row.values())
 
 
+async def small_slices(connection: Connection, blocks: int = 100) -> None:
+    """Let a partition hold few blocks, before the first is made."""
+    await connection.execute(
+        "CREATE OR REPLACE FUNCTION chain.slice_blocks() RETURNS bigint LANGUAGE sql IMMUTABLE"
+        f" PARALLEL SAFE RETURN {blocks}"
+    )
+
+
 async def make_chain(
     connection: Connection, *, start: int = 1, final: int = 10, tip: int = 20, **more: Any
 ) -> None:

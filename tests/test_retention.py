@@ -15,10 +15,11 @@ from indexer.store.sessions import import_sets
 from tests.daemon_process import configuration, dump, running_daemon, settled, until
 from tests.fresh_index import *  # noqa: F403 - a fixture is found by its name here
 from tests.fresh_index import FreshIndexer, differences
+from tests.schema_rows import small_slices
 from tests.sim.blocks import hexed
 from tests.sim.node import SimNode
-from tests.sim.story import ACCOUNTS, Story
-from tests.store.test_retention import small_slices
+from tests.sim.story import ACCOUNTS, MANAGERS, Story
+from tests.test_law import balances_of, root_changes
 
 FINALITY_DEPTH = 8
 SLICE_BLOCKS = 500
@@ -48,6 +49,19 @@ async def oldest(connection: Connection, table: str, condition: str = "true") ->
     return int(await connection.fetchval(query))
 
 
+def tell(node: SimNode) -> Story:
+    """Let much happen in the first two slices, and then for long almost nothing."""
+    story = Story(node, random.Random(7), finality_depth=FINALITY_DEPTH)
+    for _ in range(60):
+        story.mine()
+    story.mine_empty(SLICE_BLOCKS - node.tip.number - 20)
+    for _ in range(40):  # on both sides of the first slice's end
+        story.mine()
+    story.mine_empty(RETENTION_BLOCKS)
+    story.mine()
+    return story
+
+
 async def test_old_detail_goes_and_all_else_stays(
     database_url: str, connection: Connection, tmp_path: Path, fresh_indexer: FreshIndexer
 ) -> None:
@@ -58,14 +72,7 @@ async def test_old_detail_goes_and_all_else_stays(
     """
     await small_slices(connection, SLICE_BLOCKS)
     async with SimNode(seed=7, finality_depth=FINALITY_DEPTH) as node:
-        story = Story(node, random.Random(7), finality_depth=FINALITY_DEPTH)
-        for _ in range(60):
-            story.mine()
-        story.mine_empty(SLICE_BLOCKS - node.tip.number - 20)
-        for _ in range(40):  # on both sides of the first slice's end
-            story.mine()
-        story.mine_empty(RETENTION_BLOCKS)
-        story.mine()
+        tell(node)
         tip = (node.tip.number, node.tip.hash)
         keys: dict[str, Any] = {"finality": FINALITY_DEPTH}
         few = keys | {"managers": [hexed(at.MANAGER)], "erc1155": [hexed(at.SEED_TOKEN)]}
@@ -86,12 +93,10 @@ async def test_old_detail_goes_and_all_else_stays(
         assert max(first.values()) < SLICE_BLOCKS
 
         config = configuration(database_url, node.url, retention_blocks=RETENTION_BLOCKS, **few)
-        async with running_daemon(tmp_path, config, name="after", tweak=TWEAK) as daemon:
-            await daemon.logs("detail_dropped", 3)
-            await until(lambda: settled(connection, *tip), "the daemon to be idle")
-            assert {event["table"] for event in daemon.events("detail_dropped")} == set(RAW)
-            assert not differences(before, await stored(connection))
-            assert await daemon.stop() == 0
+        async with running_daemon(tmp_path, config, "--once", name="after") as daemon:
+            assert await daemon.ends() == 0
+        assert {event["table"] for event in daemon.events("detail_dropped")} == set(RAW)
+        assert not differences(before, await stored(connection))
         for table in ("user_operation", "erc1155_transfer"):
             assert await oldest(connection, table) >= SLICE_BLOCKS
         assert await oldest(connection, "account_event", "event LIKE 'Execution%'") >= SLICE_BLOCKS
@@ -112,3 +117,33 @@ async def test_old_detail_goes_and_all_else_stays(
         assert len(fresh["session_root"]) > 20
         assert fresh["erc1155_balance"]
         assert not differences(fresh, after)
+
+
+async def test_what_a_pass_still_has_to_read_stays(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    """While a node has no state at old triggers these stay; once it has, every root is true."""
+    await small_slices(connection, SLICE_BLOCKS)
+    async with SimNode(seed=7, finality_depth=FINALITY_DEPTH) as node:
+        story = tell(node)
+        config = configuration(
+            database_url,
+            node.url,
+            finality=FINALITY_DEPTH,
+            managers=[hexed(manager) for manager in MANAGERS],
+            retention_blocks=RETENTION_BLOCKS,
+        )
+        node.prune_before = SLICE_BLOCKS + 20
+        async with running_daemon(tmp_path, config, "--once", name="pruned") as daemon:
+            assert await daemon.ends() == 0
+        assert daemon.events("state_pruned")
+        assert not daemon.events("detail_dropped")
+        assert await oldest(connection, "user_operation") < SLICE_BLOCKS
+
+        node.heal()
+        async with running_daemon(tmp_path, config, "--once", name="archive") as daemon:
+            assert await daemon.ends() == 0
+        assert len(daemon.events("detail_dropped")) == len(RAW)
+        assert await oldest(connection, "user_operation") >= SLICE_BLOCKS
+        assert await root_changes(connection) == story.root_changes()
+        assert await balances_of(connection) == set(story.balances().items())

@@ -18,7 +18,7 @@ from indexer.store.retention import LOCK_TIMEOUT_MS, TABLES, Dropped, drop_oldes
 from indexer.store.watched import adopt_accounts
 from tests.daemon_process import until
 from tests.fixtures_database import Connection, connected
-from tests.schema_rows import CHAIN, address, cover, hash32, insert
+from tests.schema_rows import CHAIN, address, cover, hash32, insert, small_slices
 from tests.sim.settings import chain_settings
 
 TOKEN, OTHER_TOKEN = Address(address(0x70)), Address(address(0x71))
@@ -34,14 +34,6 @@ KEEP = 250
 async def database(database_url: str) -> AsyncIterator[Database]:
     async with Database.open(database_url, max_size=3) as opened:
         yield opened
-
-
-async def small_slices(connection: Connection, blocks: int = 100) -> None:
-    """Let a partition hold few blocks, before the first is made."""
-    await connection.execute(
-        "CREATE OR REPLACE FUNCTION chain.slice_blocks() RETURNS bigint LANGUAGE sql IMMUTABLE"
-        f" PARALLEL SAFE RETURN {blocks}"
-    )
 
 
 async def put(connection: Connection, block: int, *, chain_id: int = CHAIN) -> None:
