@@ -81,13 +81,15 @@ SELECT parent.relname AS table_name, s.first_block, s.first_block + chain.slice_
 # says, some of the tail: then the rows have to stay.
 _BEYOND_COVERAGE = """
 SELECT EXISTS (
-    SELECT FROM (SELECT DISTINCT contract FROM chain.erc1155_transfer
-                  WHERE chain_id = $1 AND block_number >= $2 AND block_number < $3) AS t
+    SELECT FROM (SELECT contract, min(block_number) AS first_block, max(block_number) AS last_block
+                   FROM chain.erc1155_transfer
+                  WHERE chain_id = $1 AND block_number >= $2 AND block_number < $3
+                  GROUP BY contract) AS t
      WHERE NOT EXISTS (
         SELECT FROM chain.coverage AS v
          WHERE v.chain_id = $1 AND v.pass = 'logs' AND v.cohort = 0
            AND v.filter IN ('erc1155/all', 'erc1155/' || evidence.hex(t.contract))
-        HAVING range_agg(v.blocks) @> int8range(greatest($2, $4), $3)))"""
+        HAVING range_agg(v.blocks) @> int8range(t.first_block, t.last_block + 1)))"""
 
 _DROP = """
 SELECT dropped_first, dropped_last, row_estimate
@@ -119,13 +121,13 @@ async def drop_oldest(
                         _DROP, chain_id, part.table, part.first_block, part.next_block
                     )
                 ]
+                # Adopting waits for the chain's row, which the drop holds by now.
+                now = await lock_chain(connection, chain_id, epoch, "live")
         except asyncpg.LockNotAvailableError:
             raise RetryableError(
                 f"the tables of chain {chain_id} are in use, so old detail is dropped later",
                 remedy="end long queries on account_event, user_operation and erc1155_transfer",
             ) from None
-        # Adopting waits for the chain's row, which the drop holds by now.
-        now = await lock_chain(connection, chain_id, epoch, "live")
         if now.watch_version != chain.watch_version:
             raise StaleStepError("an account was adopted while old detail was dropped")
     return dropped
@@ -147,7 +149,7 @@ async def _oldest(
             for part in slice_
             if part.table != "erc1155_transfer"
             or not await connection.fetchval(
-                _BEYOND_COVERAGE, chain.chain_id, part.first_block, part.next_block, start
+                _BEYOND_COVERAGE, chain.chain_id, part.first_block, part.next_block
             )
         ]
         if may_go:

@@ -184,6 +184,15 @@ async def test_transfers_stay_that_no_coverage_speaks_of(
     assert await blocks_of(chain, "user_operation") == [250, 320]
 
 
+async def test_what_lies_below_a_later_start_goes_too(
+    chain: Connection, database: Database
+) -> None:
+    """Rows from before the configured first block are as old as any."""
+    await chain.execute("UPDATE chain.chain SET start_block = 150")
+    assert len(await drop_all(database)) == 6
+    assert await blocks_of(chain, "erc1155_transfer") == [250, 320]
+
+
 async def test_a_daemon_that_was_followed_by_another_drops_nothing(
     chain: Connection, database: Database
 ) -> None:
