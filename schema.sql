@@ -119,6 +119,7 @@ CREATE TABLE chain.chain (
     epoch bigint NOT NULL DEFAULT 0,            -- grows when a process takes over; a writer of an older epoch is refused
     watch_version bigint NOT NULL DEFAULT 0,    -- grows when an account is adopted; a step planned before it is planned again
     start_block evidence.block_number,          -- history debt begins here
+    detail_from evidence.block_number,          -- retention has dropped raw rows of blocks below this one; null: of none
     finalized_number evidence.block_number,     -- the marker: final by the node's word, and its hash is ours
     finalized_hash evidence.hash32,
     finalized_time evidence.unix_seconds,
@@ -194,7 +195,7 @@ CREATE TABLE chain.account_event (
     args jsonb NOT NULL,
     user_op_hash evidence.hash32,
     PRIMARY KEY (chain_id, block_number, log_index)
-) PARTITION BY RANGE (block_number);
+) PARTITION BY RANGE (chain_id, block_number);
 CREATE INDEX account_event_account ON chain.account_event (chain_id, account, block_number, log_index);
 CREATE INDEX account_event_hex ON chain.account_event (evidence.hex(account), block_number);
 -- What watch.account counts: few of an account's events.
@@ -216,7 +217,7 @@ CREATE TABLE chain.user_operation (
     actual_gas_cost evidence.uint256 NOT NULL,  -- wei
     actual_gas_used evidence.uint256 NOT NULL,
     PRIMARY KEY (chain_id, block_number, log_index)
-) PARTITION BY RANGE (block_number);
+) PARTITION BY RANGE (chain_id, block_number);
 CREATE INDEX user_operation_sender ON chain.user_operation (chain_id, sender, block_number, log_index);
 CREATE INDEX user_operation_sender_hex ON chain.user_operation (evidence.hex(sender), block_number);
 CREATE INDEX user_operation_hash_hex ON chain.user_operation (evidence.hex(user_op_hash));
@@ -248,7 +249,7 @@ CREATE TABLE chain.erc1155_transfer (
     amount evidence.uint256 NOT NULL,
     user_op_hash evidence.hash32,
     PRIMARY KEY (chain_id, block_number, log_index, batch_index)
-) PARTITION BY RANGE (block_number);
+) PARTITION BY RANGE (chain_id, block_number);
 CREATE INDEX erc1155_transfer_contract_hex ON chain.erc1155_transfer (evidence.hex(contract), block_number);
 CREATE INDEX erc1155_transfer_from_hex ON chain.erc1155_transfer (evidence.hex(from_address), block_number);
 CREATE INDEX erc1155_transfer_to_hex ON chain.erc1155_transfer (evidence.hex(to_address), block_number);
@@ -343,6 +344,7 @@ CREATE TABLE chain.coverage (
     filter text NOT NULL,                       -- 'factory/0x…', 'accounts', 'erc1155/0x…', 'erc1155/touching', 'erc1155/all'
     cohort integer NOT NULL DEFAULT 0,
     blocks int8multirange NOT NULL DEFAULT '{}',
+    dropped int8multirange NOT NULL DEFAULT '{}',  -- of the covered blocks, those whose raw rows retention has dropped
     live_from evidence.block_number,            -- the live lane has this filter's rows above this block; null: not followed live
     begun boolean NOT NULL DEFAULT false,       -- some range was claimed: an account that joins now would miss it
     PRIMARY KEY (chain_id, pass, filter, cohort)
@@ -581,6 +583,10 @@ BEGIN
             RAISE EXCEPTION 'chain %: block % is not in the tail', p_chain_id, p_keep_block
                 USING ERRCODE = 'invalid_parameter_value', DETAIL = format('the tail ends at block %s', followed.indexed_number);
         END IF;
+    ELSIF p_keep_block + 1 < followed.detail_from THEN
+        -- Balances fold back by their transfers, and those are gone.
+        RAISE EXCEPTION 'chain %: raw rows below block % are dropped, so nothing below it can be taken back', p_chain_id, followed.detail_from
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'keep at least the block before it';
     END IF;
 
     INSERT INTO chain.reorg (chain_id, common_ancestor, depth, old_tip_number, old_tip_hash, new_tip_number, new_tip_hash, reason)
@@ -661,23 +667,28 @@ BEGIN
 END
 $$;
 
+-- How many blocks one partition holds. Changed only before the first partition is made.
+CREATE FUNCTION chain.slice_blocks() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN 1000000;
+
 -- CREATE and ATTACH, not PARTITION OF: that one waits behind every open reader.
-CREATE FUNCTION chain.ensure_partitions(p_block bigint) RETURNS void
+CREATE FUNCTION chain.ensure_partitions(p_chain_id bigint, p_block bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    slice_blocks CONSTANT bigint := 1000000;
+    slice_blocks CONSTANT bigint := chain.slice_blocks();
     parent text;
     part text;
     slice bigint;
     locked boolean := false;
 BEGIN
-    IF p_block IS NULL OR p_block < 0 OR p_block > 1000000000000 THEN
-        RAISE EXCEPTION 'no partition for block %', p_block USING ERRCODE = 'invalid_parameter_value';
+    IF p_chain_id IS NULL OR p_chain_id < 1 OR p_block IS NULL OR p_block < 0 OR p_block > 1000000000000 THEN
+        RAISE EXCEPTION 'no partition for block % of chain %', p_block, p_chain_id USING ERRCODE = 'invalid_parameter_value';
     END IF;
     FOREACH parent IN ARRAY ARRAY['account_event', 'erc1155_transfer', 'user_operation'] LOOP
         FOR slice IN SELECT generate_series(p_block / slice_blocks, p_block / slice_blocks + 1) LOOP
-            part := format('%s_p%s', parent, slice);
+            part := format('%s_c%s_p%s', parent, p_chain_id, slice);
             -- A query, not to_regclass: that one answers from a cache that may not know yet what another has made.
             CONTINUE WHEN EXISTS (SELECT FROM pg_class WHERE relnamespace = 'chain'::regnamespace AND relname = part);
             IF NOT locked THEN
@@ -687,43 +698,86 @@ BEGIN
                 CONTINUE WHEN EXISTS (SELECT FROM pg_class WHERE relnamespace = 'chain'::regnamespace AND relname = part);
             END IF;
             EXECUTE format('CREATE TABLE chain.%I (LIKE chain.%I INCLUDING ALL)', part, parent);
-            EXECUTE format('COMMENT ON TABLE chain.%I IS %L', part, format('Blocks %s to %s of chain.%s, of every chain.',
-                slice * slice_blocks, (slice + 1) * slice_blocks - 1, parent));
-            EXECUTE format('ALTER TABLE chain.%I ATTACH PARTITION chain.%I FOR VALUES FROM (%s) TO (%s)', parent, part,
-                slice * slice_blocks, (slice + 1) * slice_blocks);
+            PERFORM chain.attach_partition(parent, part, p_chain_id, slice);
         END LOOP;
     END LOOP;
 END
 $$;
 
-CREATE FUNCTION chain.drop_partitions(p_table text, p_before_block bigint) RETURNS integer
+-- The last step of making a slice; only the two functions that make one call it.
+CREATE FUNCTION chain.attach_partition(p_parent text, p_part text, p_chain_id bigint, p_slice bigint) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    first_block CONSTANT bigint := p_slice * chain.slice_blocks();
+    next_block CONSTANT bigint := first_block + chain.slice_blocks();
+BEGIN
+    EXECUTE format('COMMENT ON TABLE chain.%I IS %L', p_part, format('Blocks %s to %s of chain.%s, of the chain %s.',
+        first_block, next_block - 1, p_parent, p_chain_id));
+    EXECUTE format('ALTER TABLE chain.%I ATTACH PARTITION chain.%I FOR VALUES FROM (%s, %s) TO (%s, %s)', p_parent, p_part,
+        p_chain_id, first_block, p_chain_id, next_block);
+END
+$$;
+
+-- Locks in the order of those who write: the chain's row, then tables. While what stays of account_event is copied the
+-- live lane writes on: its lock on the row conflicts only with the second of the two taken here.
+CREATE FUNCTION chain.drop_partitions(p_chain_id bigint, p_table text, p_first_block bigint, p_before_block bigint)
+    RETURNS TABLE (dropped_first bigint, dropped_last bigint, row_estimate bigint)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    slice_blocks CONSTANT bigint := 1000000;
-    part name;
-    dropped integer := 0;
+    slice_blocks CONSTANT bigint := chain.slice_blocks();
+    part record;
+    thin name;
+    kept bigint;
 BEGIN
     IF p_table IS NULL OR p_table NOT IN ('account_event', 'erc1155_transfer', 'user_operation') THEN
         RAISE EXCEPTION 'chain.% has no partitions', p_table USING ERRCODE = 'invalid_parameter_value',
             HINT = 'one of account_event, erc1155_transfer, user_operation';
     END IF;
-    -- A slice holds every chain's blocks, and balances take in a transfer only when it is final.
-    IF p_before_block IS NULL
-       OR EXISTS (SELECT FROM chain.chain WHERE finalized_number IS NULL OR finalized_number < p_before_block) THEN
-        RAISE EXCEPTION 'not every chain is final up to block %', p_before_block USING ERRCODE = 'object_not_in_prerequisite_state';
+    -- Balances take in a transfer only when it is final.
+    PERFORM FROM chain.chain WHERE chain_id = p_chain_id AND finalized_number >= p_before_block FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'chain % is not final up to block %', p_chain_id, p_before_block USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
-    PERFORM pg_advisory_xact_lock(hashtext('sessionwatch.partitions'));
     FOR part IN
-        SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        SELECT c.oid, c.relname, s.slice, s.slice * slice_blocks AS first_block
+          FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+         CROSS JOIN LATERAL (SELECT substring(c.relname FROM format('^%s_c%s_p(\d+)$', p_table, p_chain_id))::bigint AS slice) AS s
          WHERE i.inhparent = to_regclass(format('chain.%I', p_table))
-           AND (substring(c.relname FROM '_p(\d+)$')::bigint + 1) * slice_blocks <= p_before_block
-         ORDER BY c.relname
+           AND s.slice * slice_blocks >= p_first_block AND (s.slice + 1) * slice_blocks <= p_before_block
+         ORDER BY s.slice
     LOOP
-        EXECUTE format('DROP TABLE chain.%I', part);
-        dropped := dropped + 1;
+        kept := 0;
+        IF p_table = 'account_event' THEN
+            -- Where an account comes from and which modules it has is asked for ever, and is little.
+            thin := part.relname || '_thin';
+            EXECUTE format('CREATE TABLE chain.%I (LIKE chain.account_event INCLUDING ALL)', thin);
+            EXECUTE format('INSERT INTO chain.%I SELECT * FROM chain.%I
+                WHERE event IN (''AccountCreation'', ''AccountCreationWithoutIndex'', ''EnabledModule'', ''DisabledModule'')
+                ORDER BY block_number, log_index', thin, part.relname);
+            GET DIAGNOSTICS kept = ROW_COUNT;
+        END IF;
+        dropped_first := part.first_block;
+        dropped_last := part.first_block + slice_blocks - 1;
+        row_estimate := greatest(pg_stat_get_live_tuples(part.oid) - kept, 0);
+
+        UPDATE chain.chain SET detail_from = greatest(detail_from, dropped_last + 1) WHERE chain_id = p_chain_id;
+        PERFORM pg_advisory_xact_lock(hashtext('sessionwatch.partitions'));
+        EXECUTE format('DROP TABLE chain.%I', part.relname);
+        IF kept > 0 THEN
+            EXECUTE format('ALTER TABLE chain.%I RENAME TO %I', thin, part.relname);
+            PERFORM chain.attach_partition(p_table, part.relname, p_chain_id, part.slice);
+        ELSIF p_table = 'account_event' THEN
+            EXECUTE format('DROP TABLE chain.%I', thin);
+        END IF;
+        IF p_table <> 'erc1155_transfer' THEN
+            UPDATE chain.coverage
+               SET dropped = dropped + blocks * int8multirange(int8range(dropped_first, dropped_last + 1))
+             WHERE chain_id = p_chain_id AND pass = 'logs' AND filter = 'accounts';
+        END IF;
+        RETURN NEXT;
     END LOOP;
-    RETURN dropped;
 END
 $$;
 
@@ -990,7 +1044,7 @@ CREATE VIEW watch.progress AS
 SELECT c.chain_id, c.name AS chain, c.latest_number::bigint AS latest_block, c.indexed_number::bigint AS indexed_block,
        c.finalized_number::bigint AS finalized_block, greatest(c.latest_number - c.indexed_number, 0) AS lag_blocks,
        greatest(c.latest_time - c.indexed_time, 0) AS lag_seconds, c.updated_at, c.start_block::bigint AS start_block, c.confirmed_at,
-       c.finality_violation
+       c.finality_violation, c.detail_from::bigint AS detail_from
   FROM chain.chain AS c;
 
 CREATE VIEW watch.coverage AS
@@ -1061,11 +1115,14 @@ COMMENT ON FUNCTION chain.rewind(bigint, bigint, bigint, bytea, boolean) IS
     'Moves every row above p_keep_block into chain.orphan, reopens verdicts closed above it, lowers the tip and queues the accounts touched, which it'
     ' returns. Refuses a block below finality unless p_below_finality: then balances are folded back, coverage above the block is taken away and the'
     ' tail is cleared, so that everything above becomes history debt; the caller holds the chain''s row FOR UPDATE. Evidence stays.';
-COMMENT ON FUNCTION chain.ensure_partitions(bigint) IS
-    'Makes the partitions for the million blocks that hold p_block, and for the next million. Cheap and without a lock where they exist.';
-COMMENT ON FUNCTION chain.drop_partitions(text, bigint) IS
-    'Retention: drops the partitions of account_event, erc1155_transfer or user_operation that lie wholly below the block; returns how many.'
-    ' Refused unless every chain is final up to there. Balances keep what was folded.';
+COMMENT ON FUNCTION chain.slice_blocks() IS 'How many blocks of one chain a partition holds.';
+COMMENT ON FUNCTION chain.ensure_partitions(bigint, bigint) IS
+    'Makes the chain''s partitions for the slice of blocks that holds p_block, and for the next one. Cheap and without a lock where they exist.';
+COMMENT ON FUNCTION chain.attach_partition(text, text, bigint, bigint) IS 'Makes a table the partition of one slice of a chain''s blocks.';
+COMMENT ON FUNCTION chain.drop_partitions(bigint, text, bigint, bigint) IS
+    'Retention: drops the chain''s partitions of account_event, erc1155_transfer or user_operation that lie wholly from p_first_block to below'
+    ' p_before_block, raises detail_from and notes in chain.coverage what is gone; returns the blocks and about how many rows. Creations and'
+    ' changes of modules stay. Refused unless the chain is final up to there; the caller has made sure that no pass owes these blocks.';
 
 COMMENT ON TABLE evidence.schema_version IS 'One row: the version of this schema. The daemon refuses to start on another.';
 COMMENT ON TABLE chain.chain IS 'One row per chain: the finalized marker, the tip, and the epoch that fences writers.';
@@ -1131,6 +1188,7 @@ COMMENT ON COLUMN evidence.schema_version.applied_at IS 'When it was applied.';
 COMMENT ON COLUMN chain.chain.name IS 'The chain''s name in the configuration.';
 COMMENT ON COLUMN chain.chain.epoch IS 'Grows when a process takes over; a writer of an older epoch is refused.';
 COMMENT ON COLUMN chain.chain.watch_version IS 'Grows when an account is adopted; a step planned before it is planned again.';
+COMMENT ON COLUMN chain.chain.detail_from IS 'From this block on every raw row is there; below it retention has dropped some. Null: all are there.';
 COMMENT ON COLUMN chain.chain.finalized_number IS 'The marker: final by the node''s word, and its hash was ours. Null: nothing followed yet.';
 COMMENT ON COLUMN chain.chain.finalized_hash IS 'The marker''s hash.';
 COMMENT ON COLUMN chain.chain.finalized_time IS 'The marker''s time, unix seconds.';
@@ -1159,6 +1217,8 @@ COMMENT ON COLUMN chain.root_hint.log_index IS 'The position of the UserOperatio
 COMMENT ON COLUMN chain.root_hint.evidence IS 'Where the root was found: event, calldata, signature, trace.';
 COMMENT ON COLUMN chain.undecoded_log.data IS 'The log''s data, cut to 131072 bytes.';
 COMMENT ON COLUMN chain.coverage.blocks IS 'The final blocks that are done.';
+COMMENT ON COLUMN chain.coverage.dropped IS
+    'Of these, the blocks whose raw rows retention has dropped (kept for the logs of accounts): a pass that is added later has them read again.';
 COMMENT ON COLUMN chain.covered.blocks IS 'The blocks that are done, up to the tip.';
 COMMENT ON COLUMN chain.coverage.live_from IS 'The live lane has this filter''s rows above this block; null: not followed live.';
 COMMENT ON COLUMN chain.coverage.cohort IS '0: all accounts but those of a cohort above 0, which has rows of its own.';
@@ -1225,6 +1285,8 @@ COMMENT ON COLUMN watch.progress.indexed_block IS 'How far the live lane has com
 COMMENT ON COLUMN watch.progress.finalized_block IS 'The last block that is final and ours.';
 COMMENT ON COLUMN watch.progress.lag_blocks IS 'latest_block minus indexed_block.';
 COMMENT ON COLUMN watch.progress.lag_seconds IS 'Time of the latest block minus time of the indexed block, seconds of the chain.';
+COMMENT ON COLUMN watch.progress.detail_from IS
+    'From this block on account_event, user_operation and erc1155_transfer are complete; below it retention has dropped rows. Null: complete.';
 COMMENT ON COLUMN watch.coverage.first_block IS 'The first block that must be covered: the chain''s start block.';
 COMMENT ON COLUMN watch.coverage.last_block IS 'The last block that must be covered: the finalized one, or where the cohort was adopted.';
 COMMENT ON COLUMN watch.coverage.missing_blocks IS 'How many of them are not covered yet; 0: complete.';
@@ -1370,5 +1432,6 @@ GRANT SELECT ON ALL TABLES IN SCHEMA watch TO sessionwatch_reader;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA chain, evidence, sessions, watch FROM PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA chain, evidence TO sessionwatch_writer;
+REVOKE EXECUTE ON FUNCTION chain.attach_partition(text, text, bigint, bigint) FROM sessionwatch_writer;
 -- A function inside a view runs with the rights of who asks; without this one no index on hex text would serve either.
 GRANT EXECUTE ON FUNCTION evidence.hex(bytea) TO sessionwatch_reader;

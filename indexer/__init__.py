@@ -14,6 +14,7 @@ The shell
     follow.py           THE loop of the live lane: plan, fetch, one transaction
     history.py          the passes over the past: several ranges in flight, until nothing is owed
     sweep.py            what time alone changes, and what others queued
+    retention.py        drops old raw detail, slice by slice
     gather.py           the live lane's answers of a node
     history_logs.py     the history lane's: a range of logs
     history_state.py    the history lane's: inputs and roots at stored triggers
@@ -89,6 +90,7 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     verdict_queue.py    (manager, account) whose inputs changed
     verdict_inputs.py   what verdicts are decided on
     verdicts.py         verdicts in the database, and telling who listens
+    retention.py        dropping partitions that are old and paid for, and what they told
     status.py           what the daemon knows, in one read
     reports.py          what the demo tells of the database
     operator.py         what an operator does by hand: rewind, start over

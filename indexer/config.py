@@ -280,6 +280,7 @@ def _chain(
         return None
     accounts: AccountsMode | tuple[Address, ...] = value("accounts", "factory")
     erc1155: Erc1155Mode | tuple[Address, ...] = value("erc1155", preset.erc1155 if preset else ())
+    _check_retention(name, erc1155, given, mistakes)
     local = all(is_loopback(url) for url in rpc)
     return ChainSettings(
         name=name,
@@ -299,8 +300,24 @@ def _chain(
         implementations=value("implementations", IMPLEMENTATIONS),
         grace_seconds=value("grace_seconds", 600),
         audit_seconds=value("audit_seconds", 300),
+        retention_blocks=value("retention_blocks"),
         retired=RETIRED.get(chain_id, ""),
     )
+
+
+def _check_retention(
+    name: str, erc1155: object, given: Mapping[KeyPath, Given], mistakes: Mistakes
+) -> None:
+    """Refuse to drop transfers of which only those that touch known accounts were counted."""
+    one = given.get(("chains", name, "retention_blocks"))
+    if erc1155 == "touching" and one is not None:
+        mistakes.add(
+            one.source,
+            f"chains.{name}.retention_blocks",
+            f'{show(one.value)} beside erc1155 = "touching"',
+            'a list or "all" for erc1155, or no retention_blocks: with dropped transfers it is '
+            "not known which of them the balances of accounts found later hold already",
+        )
 
 
 def _check_chain_ids(

@@ -32,6 +32,7 @@ from indexer.follow import Follower
 from indexer.history import Historian
 from indexer.ingest import keep_stepping
 from indexer.log import get_logger
+from indexer.retention import Retention
 from indexer.store import chain_row, sessions, sweep, verdicts
 from indexer.store.pool import Database
 from indexer.sweep import Sweeper
@@ -47,6 +48,7 @@ LOCK_WAIT_SECONDS = 10.0
 LOOK_AGAIN_SECONDS = 60.0
 """How often a manager without code is looked at again."""
 COUNT_SESSIONS_SECONDS = 30.0
+RETENTION_SECONDS = 3600.0
 
 
 async def wait_for(work: Callable[[], Awaitable[T]], what: str, health: Health, *, once: bool) -> T:
@@ -118,6 +120,7 @@ class ChainLanes:
                 sweeper = Sweeper(
                     self.database, node, contracts, epoch, rules, listener, listener.wake
                 )
+                retention = Retention(self.database, settings, epoch, listener, RETENTION_SECONDS)
                 log.info(
                     "chain_taken_over",
                     chain=settings.name,
@@ -127,12 +130,14 @@ class ChainLanes:
                 )
                 if self.once:
                     await _pay_once(node, follower, historian, sweeper, listener)
+                    await retention.run_once()
                     return
                 async with asyncio.TaskGroup() as group:
                     group.create_task(follower.run(), name=f"{settings.name}/live")
                     group.create_task(historian.run(), name=f"{settings.name}/history")
                     group.create_task(sweeper.run(), name=f"{settings.name}/sweep")
                     group.create_task(self._look_again(node, without_code))
+                    group.create_task(retention.run(), name=f"{settings.name}/retention")
                     group.create_task(
                         self._count_sessions(listener), name=f"{settings.name}/sessions"
                     )

@@ -78,11 +78,19 @@ async def insert(connection: Connection, table: str, **values: Any) -> None:
     await connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({places})", *row.values())
 
 
+async def small_slices(connection: Connection, blocks: int = 100) -> None:
+    """Let a partition hold few blocks, before the first is made."""
+    await connection.execute(
+        "CREATE OR REPLACE FUNCTION chain.slice_blocks() RETURNS bigint LANGUAGE sql IMMUTABLE"
+        f" PARALLEL SAFE RETURN {blocks}"
+    )
+
+
 async def make_chain(
     connection: Connection, *, start: int = 1, final: int = 10, tip: int = 20, **more: Any
 ) -> None:
     """A chain whose block n has the hash n, final up to `final`, with a tail up to `tip`."""
-    await connection.execute("SELECT chain.ensure_partitions(0)")
+    await connection.execute("SELECT chain.ensure_partitions(80001, 0)")
     await insert(
         connection,
         "chain.chain",

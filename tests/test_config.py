@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.config import Settings, default_data_dir, load_settings
+from indexer.config import Settings, _check_retention, default_data_dir, load_settings
+from indexer.config_sources import Given, Mistakes
 from indexer.core.config_values import ValueMistakeError, checksum_address, parse_address
 from indexer.core.presets import (
     ENTRY_POINTS,
@@ -68,6 +69,20 @@ def test_a_preset_fills_in_what_is_not_given(file: Path) -> None:
     assert settings.sources["chains.mumbai.rpc"] == f"{file}:5"
 
 
+def test_transfers_that_touch_known_accounts_are_never_dropped() -> None:
+    """retention_blocks is a mistake beside erc1155 = "touching", and only beside it."""
+    given = {("chains", "mumbai", "retention_blocks"): Given("a.toml:7", 10_000)}
+    for erc1155, lines in (((), 0), ("all", 0), ("touching", 1)):
+        found = Mistakes()
+        _check_retention("mumbai", erc1155, given, found)
+        assert len(found.lines) == lines
+    assert found.lines[0].startswith(
+        'a.toml:7: chains.mumbai.retention_blocks: found 10000 beside erc1155 = "touching"'
+    )
+    _check_retention("mumbai", "touching", {}, found)
+    assert len(found.lines) == 1
+
+
 def test_canonical_addresses_are_the_published_ones() -> None:
     """Presets hold the addresses of the vector file, byte for byte."""
     known = json.loads((VECTORS / "addresses.json").read_text())
@@ -115,6 +130,7 @@ def test_every_key_can_be_given(file: Path) -> None:
         implementations = ["{MANAGER}"]
         grace_seconds = 0
         audit_seconds = 1
+        retention_blocks = 10000
         """,
         HOME="/home/me",
     )
@@ -131,6 +147,7 @@ def test_every_key_can_be_given(file: Path) -> None:
         (manager,)
     }
     assert (chain.poll_seconds, chain.grace_seconds, chain.audit_seconds) == (2.0, 0, 1)
+    assert chain.retention_blocks == 10_000
     assert chain.endpoint_names == ("endpoint-1", "endpoint-2")
     assert chain.retired == ""
 
@@ -269,6 +286,8 @@ poll_seconds = true
         (f'managers = ["{MANAGER}0"]', "(41 digits), expected an address"),
         ("managers = [5]", "found item 1 of 1: 5, expected an address"),
         ("grace_seconds = -1", "expected whole seconds from 0"),
+        ("retention_blocks = 9999", "expected a whole number of blocks from 10000"),
+        ("retention_blocks = 1e6", "expected a whole number of blocks from 10000"),
         ('preset = "mumbay"', "expected one of mumbai, amoy, polygon"),
         ("end_block = 7", "chains.mumbai.end_block: not a known key"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -80,7 +81,7 @@ async def logged_in(
 
 async def test_everything_has_a_comment(connection: Connection) -> None:
     """Every schema, domain, function, table, view, column, partition and role says what it is."""
-    await connection.execute("SELECT chain.ensure_partitions(0)")
+    await connection.execute("SELECT chain.ensure_partitions(80001, 0)")
     missing = await connection.fetch(UNCOMMENTED, list(schema.SCHEMAS))
     assert [row["object"] for row in missing] == []
 
@@ -218,7 +219,8 @@ async def test_a_reader_reads_every_view_and_nothing_else(empty_database_url: st
             "CREATE TEMPORARY TABLE t ()",
             "CREATE VIEW watch.v AS SELECT 1",
             "SELECT lo_create(0)",
-            "SELECT chain.ensure_partitions(0)",
+            "SELECT chain.ensure_partitions(80001, 0)",
+            "SELECT chain.drop_partitions(80001, 'account_event', 0, 1)",
             "SELECT chain.rewind(1, 1, 1, '', true)",
             "SET ROLE sessionwatch_writer",
             "SET ROLE sessionwatch_owner",
@@ -263,7 +265,7 @@ async def test_the_writer_can_do_its_work_and_no_more(database_url: str) -> None
         await writer.execute("UPDATE evidence.module_code SET has_code = true")
         await writer.execute("DELETE FROM evidence.unobserved")
         await writer.execute("SELECT * FROM watch.progress, watch.erc1155_balance")
-        await writer.execute("SELECT chain.drop_partitions('account_event', 0)")
+        await writer.execute("SELECT chain.drop_partitions(80001, 'account_event', 0, 0)")
         assert (
             await writer.fetchval("SELECT count(*) FROM chain.rewind($1, 15, 16, '')", CHAIN) == 1
         )
@@ -275,6 +277,8 @@ async def test_the_writer_can_do_its_work_and_no_more(database_url: str) -> None
             "UPDATE evidence.schema_version SET version = 2",
             "INSERT INTO evidence.schema_version (version) VALUES (2)",
             "CREATE TABLE chain.t ()",
+            "SELECT chain.attach_partition('account_event', 'chain', 80001, 7)",
+            "DROP TABLE chain.account_event_c80001_p0",
             "DROP TABLE chain.reorg",
             "ALTER TABLE chain.chain ADD x int",
             "TRUNCATE chain.orphan",
@@ -290,7 +294,7 @@ async def test_partitions_are_made_ahead_once(database_url: str, connection: Con
 
     async def ask() -> None:
         async with connected(database_url) as other:
-            await other.execute("SELECT chain.ensure_partitions(41999999)")
+            await other.execute("SELECT chain.ensure_partitions(80001, 41999999)")
 
     async with asyncio.TaskGroup() as group:
         for _ in range(4):
@@ -302,7 +306,7 @@ async def test_partitions_are_made_ahead_once(database_url: str, connection: Con
     )
     tables = ("account_event", "erc1155_transfer", "user_operation")
     assert sorted(row["name"] for row in found) == [
-        f"chain.{t}_p{n}" for t in tables for n in (41, 42)
+        f"chain.{t}_c80001_p{n}" for t in tables for n in (41, 42)
     ]
     for table in tables:
         for block in (41_000_000, 42_999_999):
@@ -316,19 +320,45 @@ async def test_partitions_are_made_while_somebody_reads(
     async with connected(database_url) as reader, reader.transaction():
         await reader.fetch("SELECT * FROM watch.erc1155_transfer")
         await connection.execute("SET lock_timeout = '1s'")
-        await connection.execute("SELECT chain.ensure_partitions(0)")
+        await connection.execute("SELECT chain.ensure_partitions(80001, 0)")
+
+
+async def test_each_chain_has_slices_of_its_own(connection: Connection) -> None:
+    """A block range of one chain reads the partitions of that chain and those blocks, no other."""
+    for chain_id, block in ((1, 5), (CHAIN, 5), (CHAIN, 7_000_000)):
+        await connection.execute("SELECT chain.ensure_partitions($1, $2)", chain_id, block)
+    for table in ("account_event", "user_operation", "erc1155_transfer"):
+        plan = await connection.fetch(
+            f"EXPLAIN SELECT * FROM chain.{table} WHERE chain_id = {CHAIN}"
+            " AND block_number BETWEEN 999000 AND 1000500"
+        )
+        read = {name for row in plan for name in re.findall(rf"{table}_c\d+_p\d+\b", row[0])}
+        assert read == {f"{table}_c{CHAIN}_p0", f"{table}_c{CHAIN}_p1"}
 
 
 async def test_retention_drops_whole_final_slices(connection: Connection) -> None:
-    """Only partitions wholly below the block go, only when every chain is final there."""
+    """Only slices of this chain, between the blocks, and only when the chain is final there."""
     await make_chain(connection, final=10, tip=12)
+    await connection.execute("SELECT chain.ensure_partitions(1, 0)")
+
+    async def drop(table: str, first: int, before: int) -> list[tuple[int, int]]:
+        query = "SELECT dropped_first, dropped_last FROM chain.drop_partitions($1, $2, $3, $4)"
+        return [tuple(row) for row in await connection.fetch(query, CHAIN, table, first, before)]
+
     with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError):
-        await connection.execute("SELECT chain.drop_partitions('account_event', 1000000)")
+        await drop("account_event", 0, 1_000_000)
     await connection.execute("UPDATE chain.chain SET finalized_number = 1999999")
-    assert await connection.fetchval("SELECT chain.drop_partitions('account_event', 1999999)") == 1
-    assert await connection.fetchval("SELECT to_regclass('chain.account_event_p1')") is not None
+    assert await drop("account_event", 1, 1_999_999) == []
+    assert await drop("account_event", 0, 1_999_999) == [(0, 999_999)]
+    left = await connection.fetch(
+        "SELECT inhrelid::regclass::text FROM pg_inherits"
+        " WHERE inhparent = 'chain.account_event'::regclass ORDER BY 1"
+    )
+    names = ("c1_p0", "c1_p1", f"c{CHAIN}_p1")
+    assert [row[0] for row in left] == [f"chain.account_event_{name}" for name in names]
+    assert await connection.fetchval("SELECT detail_from FROM watch.progress") == 1_000_000
     with pytest.raises(asyncpg.InvalidParameterValueError, match="no partitions"):
-        await connection.execute("SELECT chain.drop_partitions('chain', 1)")
+        await drop("chain", 0, 1)
 
 
 async def test_a_missing_right_is_told_apart_from_a_missing_schema(database_url: str) -> None:

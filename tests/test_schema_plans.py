@@ -55,9 +55,11 @@ SELECT 80001, block, CASE WHEN i % 2 = 1 THEN block END, now(), {MANAGER}, a,
        CASE WHEN i % 4 < 2 THEN 'unknown_root' END, 'info', now(), 'x' FROM n;
 """
 
+PARTITIONED = ("account_event", "user_operation", "erc1155_transfer")
+
 # Small whatever happens: a row per chain, cohort or filter; empty: the partitions made ahead.
 SMALL = {"chain", "cohort", "coverage"}
-SMALL |= {"account_event_p1", "user_operation_p1", "erc1155_transfer_p1"}
+SMALL |= {f"{table}_c80001_p1" for table in PARTITIONED}
 
 COLUMNS = {
     "account": ("account",),

@@ -220,6 +220,16 @@ async def test_a_rewind_below_finality_unfolds_what_was_final(connection: Connec
     assert await connection.fetchval("SELECT reason FROM watch.reorg") == "operator"
 
 
+async def test_what_was_dropped_cannot_be_taken_back(connection: Connection) -> None:
+    """Balances fold back by their transfers: where these may be gone, nothing is rewound."""
+    await make_chain(connection, final=10, tip=20, detail_from=6)
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="raw rows below block 6"):
+        await connection.execute(BELOW, CHAIN, 4)
+    assert await connection.fetchval("SELECT indexed_number FROM chain.chain") == 20
+    await connection.execute(BELOW, CHAIN, 5)
+    assert await connection.fetchval("SELECT max(block_number) FROM chain.block") == 5
+
+
 async def test_filters_added_above_the_kept_block_are_followed_from_there(
     connection: Connection,
 ) -> None:

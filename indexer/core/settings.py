@@ -38,6 +38,8 @@ class ChainSettings:
     implementations: tuple[Address, ...]
     grace_seconds: int
     audit_seconds: int
+    retention_blocks: int | None = None
+    """How far below finality raw detail is kept; None: for ever."""
     retired: str = ""
     """Not empty: the public chain is gone; the sentence says since when and what to use."""
 

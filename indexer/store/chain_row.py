@@ -39,7 +39,8 @@ _LOCK_CLAUSE: dict[LockMode, str] = {
 }
 
 _COLUMNS = """chain_id, name, epoch, watch_version, start_block, finalized_number, finalized_hash,
-    indexed_number, indexed_hash, indexed_time, latest_number, confirmed_at, finality_violation"""
+    indexed_number, indexed_hash, indexed_time, latest_number, confirmed_at, finality_violation,
+    detail_from"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class ChainRow:
     latest_number: int | None
     confirmed_at: datetime | None
     finality_violation: str | None
+    detail_from: int | None
+    """Retention has dropped raw rows of blocks below this one; None: of none."""
 
 
 async def read_chain(connection: Connection, chain_id: int) -> ChainRow | None:
@@ -157,13 +160,34 @@ SELECT $1, m.manager, a.account, true
 ON CONFLICT (chain_id, manager, account) DO UPDATE SET read_state = true"""
 
 
+# A pass reads its triggers from rows. Where retention has dropped them, logs and inputs are owed
+# again; what was noted as dropped is then so no longer, and a restart takes nothing back twice.
+_READ_AGAIN = """
+WITH gone AS (
+    SELECT l.cohort, range_agg(l.dropped - coalesce(p.blocks, '{}')) AS blocks
+      FROM chain.coverage AS l
+     CROSS JOIN unnest($2::text[], $3::text[]) AS wanted(pass, filter)
+      LEFT JOIN chain.coverage AS p ON p.chain_id = $1 AND p.pass = wanted.pass
+       AND p.filter = wanted.filter AND p.cohort = l.cohort
+     WHERE l.chain_id = $1 AND l.pass = 'logs' AND l.filter = 'accounts'
+       AND wanted.filter = 'accounts'
+     GROUP BY l.cohort
+)
+UPDATE chain.coverage AS v
+   SET blocks = v.blocks - gone.blocks, dropped = v.dropped - gone.blocks
+  FROM gone
+ WHERE v.chain_id = $1 AND v.cohort = gone.cohort AND v.pass IN ('logs', 'bodies')
+   AND v.filter = 'accounts' AND NOT isempty(gone.blocks)"""
+
+
 async def take_over(
     connection: Connection, settings: ChainSettings, passes: list[Pass], shown: dict[str, Any]
 ) -> int:
     """Become the chain's one writer: raise the epoch and register the passes; return the epoch.
 
-    A pass that is new to the live lane is followed from the indexed block on; what lies below
-    is history debt. `shown` is the configuration as people may see it, without node URLs.
+    A pass that is new to the live lane is followed from the indexed block on. What lies below
+    is history debt, and with it the logs that it needs and whose rows retention has dropped.
+    `shown` is the configuration as people may see it, without node URLs.
     """
     # Excludes history writers of an older process too: their transactions end first.
     await lock_row(connection, settings.chain_id)
@@ -191,6 +215,7 @@ async def take_over(
     await connection.execute(_FOLLOW, settings.chain_id, *wanted, row["indexed_number"])
     await connection.execute(_PAUSE_ACCOUNTS, settings.chain_id, *wanted)
     await connection.execute(_COHORT_PASSES, settings.chain_id, *wanted)
+    await connection.execute(_READ_AGAIN, settings.chain_id, *wanted)
     return int(row["epoch"])
 
 

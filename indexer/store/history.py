@@ -16,6 +16,7 @@ from indexer.store.chain_row import Connection, lock_chain, read_chain
 from indexer.store.live import count_changes
 from indexer.store.observations import write_blocks
 from indexer.store.pool import Database
+from indexer.store.retention import uncounted
 from indexer.store.rows import BlockRows, add_to_balances, write_rows
 from indexer.store.verdict_queue import enqueue
 from indexer.store.watched import add_created, adopt_accounts, read_again
@@ -113,6 +114,11 @@ ON CONFLICT (chain_id, pass) DO UPDATE
        requests = 0.9 * kept.requests + excluded.requests, updated_at = now()"""
 
 
+_ENSURE_PARTITIONS = """
+SELECT chain.ensure_partitions($1, block) FROM generate_series(
+    $2 - $2 % chain.slice_blocks(), $3::bigint, chain.slice_blocks()) AS block"""
+
+
 async def apply_range(
     database: Database, chain_id: int, epoch: int, payment: Payment
 ) -> list[Address]:
@@ -135,8 +141,7 @@ async def apply_range(
             await _tainted_before(connection, chain_id, task.last)
         ):
             raise StaleStepError("an account was found tainted while its range was read")
-        for slice_start in range(task.first - task.first % 1_000_000, task.last + 1, 1_000_000):
-            await connection.execute("SELECT chain.ensure_partitions($1)", slice_start)
+        await connection.execute(_ENSURE_PARTITIONS, chain_id, task.first, task.last)
         await write_blocks(connection, chain_id, payment.headers)
         await _write_discovered(connection, chain_id, task, rows)
         added = await write_rows(connection, chain_id, rows, task.span)
@@ -145,7 +150,8 @@ async def apply_range(
             await enqueue(connection, chain_id, touched)
             rows.root_changes = await count_changes(connection, chain_id, task.first, task.last)
         # Late, because the live lane folds into the same rows.
-        await add_to_balances(connection, chain_id, balance_deltas(added))
+        counted = balance_deltas(await uncounted(connection, chain, added))
+        await add_to_balances(connection, chain_id, counted)
         if not payment.covers:
             return []
         await _cover(connection, chain_id, payment)

@@ -28,6 +28,9 @@ INSERT INTO chain.tail (chain_id, block_number, hash, parent_hash, block_time)
 SELECT $1, * FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bigint[])"""
 
 
+_ENSURE_PARTITIONS = "SELECT chain.ensure_partitions($1, $2)"
+
+
 async def start_tail(database: Database, chain_id: int, epoch: int, finalized: BlockHeader) -> None:
     """Begin the tail at the node's finalized block; everything below is history debt.
 
@@ -52,7 +55,7 @@ async def start_tail(database: Database, chain_id: int, epoch: int, finalized: B
             _START_TAIL, chain_id, finalized.number, finalized.hash, finalized.timestamp
         )
         await connection.execute(_FOLLOW_FROM, chain_id, finalized.number)
-        await connection.execute("SELECT chain.ensure_partitions($1)", finalized.number)
+        await connection.execute(_ENSURE_PARTITIONS, chain_id, finalized.number)
 
 
 # After a restart of the tail the live lane has nothing between the old tip and the new start.
@@ -121,7 +124,7 @@ async def apply_extension(
         _still_fits(planned, chain)
         tip = extension.headers[-1] if extension.headers else None
         if tip is not None:
-            await connection.execute("SELECT chain.ensure_partitions($1)", tip.number)
+            await connection.execute(_ENSURE_PARTITIONS, chain_id, tip.number)
             touched = extension.rows.block_numbers()
             await write_blocks(
                 connection, chain_id, [h for h in extension.headers if h.number in touched]

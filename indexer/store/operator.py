@@ -73,6 +73,12 @@ async def rewind(
                 f"block {keep_block} is below the finalized block {chain.finalized_number}",
                 remedy="add --below-finality if that is meant",
             )
+        if final and chain.detail_from is not None and keep_block + 1 < chain.detail_from:
+            raise UsageError(
+                f"raw detail below block {chain.detail_from} is dropped (retention_blocks), so "
+                "what the balances hold of it cannot be taken back",
+                remedy=f"keep block {chain.detail_from - 1} or a later one",
+            )
         report = Rewound(
             chain_id,
             keep_block,

@@ -1,7 +1,7 @@
 """The database schema: its text, applying it, and whether a database has the version we need.
 
 `schema.sql` is the interface people query; this file only carries it there. The daemon itself
-runs no DDL but chain.ensure_partitions.
+runs no DDL but chain.ensure_partitions and chain.drop_partitions.
 """
 
 from __future__ import annotations

@@ -387,7 +387,7 @@ async def test_a_stretch_without_state_warns_only_accounts_that_acted_there(data
             CHAIN_ID,
             MANAGER,
         )
-        await connection.execute("SELECT chain.ensure_partitions(100)")
+        await connection.execute("SELECT chain.ensure_partitions(80001, 100)")
         await connection.execute(
             """INSERT INTO chain.account_event (
                    chain_id, block_number, log_index, transaction_index,
