@@ -10,6 +10,7 @@ The shell
     config_sources.py   where settings stand: the raw values, each with its source
     daemon.py           the wiring: signals, one TaskGroup, a bounded stop, a true exit code
     lanes.py            one chain: what must be known first, and its lanes
+    worker.py           history in a process of its own, while there is much of it
     telemetry.py        what the lanes tell metrics, health and the log
     follow.py           THE loop of the live lane: plan, fetch, one transaction
     history.py          the passes over the past: several ranges in flight, until nothing is owed

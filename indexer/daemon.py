@@ -16,7 +16,6 @@ from indexer.config import Settings
 from indexer.errors import (
     EXIT_STOPPED,
     EXIT_STUCK,
-    FatalError,
     SessionwatchError,
 )
 from indexer.lanes import ChainLanes, wait_for
@@ -25,6 +24,7 @@ from indexer.store import schema
 from indexer.store.pool import Database
 from indexer.web.health import ChainHealth, Health
 from indexer.web.server import program_version, serve
+from indexer.worker import first_of
 
 log = get_logger()
 
@@ -77,7 +77,7 @@ async def _supervised(settings: Settings, *, once: bool) -> int:
             work.cancel()
             waiting.cancel()
     except* SessionwatchError as group_error:
-        raise _first(group_error) from None
+        raise first_of(group_error) from None
     log.info("daemon_stopped", signalled=stop.is_set())
     return EXIT_STOPPED
 
@@ -90,21 +90,6 @@ def _abort(databases: Sequence[Database]) -> None:
 def _give_up_stopping() -> None:
     log.error("stop_timed_out", limit_seconds=STOP_SECONDS)
     os._exit(EXIT_STUCK)
-
-
-def _first(group: BaseExceptionGroup[SessionwatchError]) -> SessionwatchError:
-    """Return the error to end with: a fatal one if there is any."""
-    leaves: list[SessionwatchError] = []
-
-    def collect(error: BaseException) -> None:
-        if isinstance(error, BaseExceptionGroup):
-            for inner in error.exceptions:
-                collect(inner)
-        elif isinstance(error, SessionwatchError):
-            leaves.append(error)
-
-    collect(group)
-    return next((e for e in leaves if isinstance(e, FatalError)), leaves[0])
 
 
 async def _serve_and_follow(

@@ -9,6 +9,7 @@ SessionwatchError
 │   │   ├── BlockUnknownError        the node does not know this block (lag, or a reorg)
 │   │   └── StatePrunedError         the node no longer has the state of this block
 │   ├── DatabaseUnavailableError     Postgres is away or refused a connection
+│   ├── WorkerEndedError     the process that pays history ended before it was done
 │   ├── StaleStepError       another transaction moved the tip or the watch list: plan again
 │   └── FencedError          another process follows this chain now
 └── FatalError           wake someone; the process exits 78
@@ -74,6 +75,10 @@ class StatePrunedError(NodeError):
 
 class DatabaseUnavailableError(RetryableError):
     """Postgres cannot be reached, or closed the connection."""
+
+
+class WorkerEndedError(RetryableError):
+    """The process that pays history ended before it was done; what it had begun is owed still."""
 
 
 class StaleStepError(RetryableError):

@@ -206,7 +206,7 @@ class Follower:
             activate=True,
         )
         self._polled |= {slots.account for slots in rows.accounts if slots.tainted}
-        self.listener.rows_committed(rows)
+        self.listener.rows_committed(rows.counts())
         self.listener.verdicts_changed(changes)
         log.info(
             "accounts_followed",
@@ -229,7 +229,7 @@ class Follower:
             changes: list[verdicts.VerdictChange] = []
             decide = self._decider(view.chain.confirmed_at, headers, rows, changes)
             await live.add_to_tail(self.database, view, headers, rows, decide, activate=False)
-            self.listener.rows_committed(rows)
+            self.listener.rows_committed(rows.counts())
             self.listener.verdicts_changed(changes)
         self._polled |= new
 
@@ -273,7 +273,7 @@ class Follower:
             )
         self._watch_tip = tip.hash
         self._polled |= {slots.account for slots in rows.accounts if slots.tainted}
-        self.listener.rows_committed(rows)
+        self.listener.rows_committed(rows.counts())
         self.listener.verdicts_changed(changes)
         self.listener.head_confirmed(head, tip, step.finalized.number)
         if step.headers:

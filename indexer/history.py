@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from indexer.chain.logs import RangeSize
 from indexer.chain.rpc import Node, metered
-from indexer.core.debt import Ledger, Task, Wanted, missing_blocks, next_logs, next_state
+from indexer.core.debt import (
+    Ledger,
+    Task,
+    Wanted,
+    blocks_in,
+    missing_blocks,
+    next_logs,
+    next_state,
+    without,
+)
 from indexer.core.passes import BY_ACCOUNT
 from indexer.errors import RangeTooLargeError, RetryableError
 from indexer.filters import Contracts
 from indexer.history_logs import fetch_logs_of
 from indexer.history_state import fetch_bodies_of, fetch_roots_of
-from indexer.ingest import Listener, keep_stepping
+from indexer.ingest import HistoryListener, keep_stepping
 from indexer.log import get_logger
 from indexer.store import history as store
 from indexer.store import watched
@@ -37,6 +46,11 @@ ROUND_RANGES = 200
 LOST_RETRY_SECONDS = 300.0
 
 
+async def rest() -> None:
+    """Wait before looking for debt again."""
+    await asyncio.sleep(IDLE_SECONDS)
+
+
 @dataclass(slots=True)
 class Historian:
     """The history lane of one chain.
@@ -50,7 +64,7 @@ class Historian:
     node: Node
     contracts: Contracts
     epoch: int
-    listener: Listener
+    listener: HistoryListener
     sizes: dict[str, RangeSize] = field(
         default_factory=lambda: {"factory": RangeSize(), "logs": RangeSize()}
     )
@@ -68,12 +82,9 @@ class Historian:
     def __post_init__(self) -> None:
         self.wanted = Wanted.of(self.contracts.settings)
 
-    async def run(self) -> None:
-        """Pay debt for ever; only cancellation, fencing and fatal errors end it."""
-        await keep_stepping("history", self.step, self._rest, self.listener)
-
-    async def _rest(self) -> None:
-        await asyncio.sleep(IDLE_SECONDS)
+    async def run_until_paid(self) -> None:
+        """Pay until nothing can be begun; only cancellation, fencing and fatal errors end it."""
+        await keep_stepping("history", self.step, rest, self.listener, until_idle=True)
 
     async def step(self) -> bool:
         """Pay ranges until none can be begun, or many are paid; return whether there was one.
@@ -104,14 +115,15 @@ class Historian:
             await self._tidy()
         return count > 0
 
-    async def debt(self) -> Mapping[str, int] | None:
-        """Return how many blocks each pass owes, or None while that is not known."""
+    async def payable_blocks(self) -> int:
+        """Return how many blocks are owed over all passes, without those that are lost."""
         ledger = await store.read_ledger(self.database, self.contracts.settings.chain_id)
         if ledger is None:
-            return None
-        owed = missing_blocks(ledger, self.wanted)
-        self.listener.debt_known(owed)
-        return owed
+            return 0
+        return sum(
+            blocks_in(without(spans, ledger.lost.get((pass_, cohort), ())))
+            for pass_, cohort, spans in ledger.debts(self.wanted)
+        )
 
     async def _claim(self) -> list[Task]:
         """Take as many ranges as there are places; they are in flight from here on."""
@@ -240,7 +252,7 @@ class Historian:
             late = await store.apply_range(
                 self.database, self.contracts.settings.chain_id, self.epoch, payment
             )
-        self.listener.rows_committed(payment.rows)
+        self.listener.rows_committed(payment.rows.counts())
         if late:
             log.info(
                 "roots_owed_again",

@@ -50,7 +50,7 @@ from indexer.errors import (
     StatePrunedError,
 )
 from indexer.store.copying import BodyRow
-from indexer.store.rows import BlockRows
+from indexer.store.rows import RowCounts
 from indexer.store.verdicts import VerdictChange, VerdictCount
 
 MIN_BACKOFF_SECONDS = 0.1
@@ -59,20 +59,34 @@ MAX_STALE_STEPS = 10
 """So many plans in a row that no longer fit are a trouble like any other."""
 
 
-class Listener(Protocol):
-    """What the rest of the process wants to know of finished steps; called after the commit."""
+class StepListener(Protocol):
+    """What the rest of the process wants to know of a lane's steps."""
+
+    def retrying(self, lane: str, error: RetryableError) -> None:
+        """A step failed and will be repeated."""
+
+    def recovered(self, lane: str) -> None:
+        """A step of this lane has finished."""
+
+
+class HistoryListener(StepListener, Protocol):
+    """What it wants to know of the past; called after the commit."""
+
+    def rows_committed(self, counts: RowCounts) -> None:
+        """So many rows are visible now."""
+
+    def debt_known(self, missing_blocks: Mapping[str, int]) -> None:
+        """So many blocks are owed, by pass."""
+
+
+class Listener(HistoryListener, Protocol):
+    """What it wants to know of finished steps; called after the commit."""
 
     def head_confirmed(self, head: ChainHead, tip: BlockHeader, finalized_number: int) -> None:
         """Everything up to `tip` is committed, and the node was asked for its head before."""
 
-    def rows_committed(self, rows: BlockRows) -> None:
-        """These rows are visible now."""
-
     def rewound(self, depth_blocks: int) -> None:
         """A reorg moved blocks away."""
-
-    def debt_known(self, missing_blocks: Mapping[str, int]) -> None:
-        """So many blocks are owed, by pass."""
 
     def verdicts_changed(self, changes: Sequence[VerdictChange]) -> None:
         """These verdicts were decided."""
@@ -83,20 +97,18 @@ class Listener(Protocol):
     def violation_found(self, error: FinalityViolationError) -> None:
         """Node and database disagree at or below finality."""
 
-    def retrying(self, lane: str, error: RetryableError) -> None:
-        """A step failed and will be repeated."""
-
-    def recovered(self, lane: str) -> None:
-        """A step of this lane has finished."""
-
 
 async def keep_stepping(
     lane: str,
     step: Callable[[], Awaitable[bool]],
     idle: Callable[[], Awaitable[None]],
-    listener: Listener,
+    listener: StepListener,
+    *,
+    until_idle: bool = False,
 ) -> None:
     """Repeat `step` for ever, with `idle` between those that found nothing to do.
+
+    `until_idle`: only until one finds nothing to do.
 
     A step that failed is repeated whole, after a pause that doubles; one that was planned on
     what has moved since is planned again at once. Fencing and fatal errors end it.
@@ -120,6 +132,8 @@ async def keep_stepping(
         backoff_seconds, stale_steps = MIN_BACKOFF_SECONDS, 0
         listener.recovered(lane)
         if not busy:
+            if until_idle:
+                return
             await idle()
 
 

@@ -29,7 +29,7 @@ from indexer.errors import (
 )
 from indexer.filters import Contracts
 from indexer.follow import Follower
-from indexer.history import Historian
+from indexer.history import Historian, rest
 from indexer.ingest import keep_stepping
 from indexer.log import get_logger
 from indexer.retention import Retention
@@ -38,6 +38,7 @@ from indexer.store.pool import Database
 from indexer.sweep import Sweeper
 from indexer.telemetry import Telemetry
 from indexer.web.health import Health
+from indexer.worker import HistoryWorker
 
 log = get_logger()
 T = TypeVar("T")
@@ -49,6 +50,8 @@ LOOK_AGAIN_SECONDS = 60.0
 """How often a manager without code is looked at again."""
 COUNT_SESSIONS_SECONDS = 30.0
 RETENTION_SECONDS = 3600.0
+WORKER_DEBT_BLOCKS = 5_000
+"""More debt than this, over all passes, is paid in a process of its own."""
 
 
 async def wait_for(work: Callable[[], Awaitable[T]], what: str, health: Health, *, once: bool) -> T:
@@ -134,7 +137,14 @@ class ChainLanes:
                     return
                 async with asyncio.TaskGroup() as group:
                     group.create_task(follower.run(), name=f"{settings.name}/live")
-                    group.create_task(historian.run(), name=f"{settings.name}/history")
+                    history = HistoryLane(
+                        historian,
+                        HistoryWorker(
+                            settings, self.url, epoch, contracts.event_managers, listener
+                        ),
+                        listener,
+                    )
+                    group.create_task(history.run(), name=f"{settings.name}/history")
                     group.create_task(sweeper.run(), name=f"{settings.name}/sweep")
                     group.create_task(self._look_again(node, without_code))
                     group.create_task(retention.run(), name=f"{settings.name}/retention")
@@ -259,6 +269,26 @@ class ChainLanes:
                 remedy=remedy,
             )
         return block
+
+
+@dataclass(slots=True)
+class HistoryLane:
+    """Pays little debt in this process, much in one of its own that ends when it is paid."""
+
+    historian: Historian
+    worker: HistoryWorker
+    listener: Telemetry
+
+    async def run(self) -> None:
+        """Pay debt for ever; only cancellation, fencing and fatal errors end it."""
+        await keep_stepping("history", self.step, rest, self.listener)
+
+    async def step(self) -> bool:
+        """Pay what is owed now; return whether there was any."""
+        if await self.historian.payable_blocks() <= WORKER_DEBT_BLOCKS:
+            return await self.historian.step()
+        await self.worker.run()
+        return True
 
 
 async def _pay_once(

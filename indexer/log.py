@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TextIO, cast
 
 import structlog
@@ -27,6 +28,24 @@ _PAIR = re.compile(
     r"(['\"]?\s*[=:]\s*)(bearer\s+|basic\s+)?(\"[^\"]*\"|'[^']*'|[^\s,;&'\"})]+)"
 )
 _secrets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogSetup:
+    """How logging was configured last: what another process of ours needs to log alike."""
+
+    json: bool
+    level: str
+    secrets: tuple[str, ...] = field(repr=False)
+    colours: bool = True
+
+
+_setup = LogSetup(json=True, level="info", secrets=())
+
+
+def log_setup() -> LogSetup:
+    """Return how logging was configured last."""
+    return _setup
 
 
 def scrub(text: str) -> str:
@@ -86,10 +105,11 @@ def configure_logging(
     `secrets` are texts that must never appear, such as the URLs of the configuration. May be
     called again: once before the configuration is read, once after.
     """
-    global _secrets  # noqa: PLW0603 - one process, one set of secrets
+    global _secrets, _setup  # noqa: PLW0603 - one process, one set of secrets
     _secrets = tuple(sorted((s for s in secrets if len(s) >= 6), key=len, reverse=True))
     out = stream if stream is not None else sys.stderr
     as_json = not out.isatty() if json is None else json
+    _setup = LogSetup(as_json, level, tuple(secrets), colours)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

@@ -7,6 +7,7 @@ The deciding transaction keeps them: no scrape counts rows. No account and no UR
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 
 from prometheus_client import (
     CollectorRegistry,
@@ -104,6 +105,19 @@ BUILD_INFO = Gauge(
 
 # Shown from the start: increase() over a counter that appears with its first event sees nothing.
 _FROM_ZERO = (REORGS, ROOT_DISAGREEMENTS, UNDECODED_LOGS, AUDIT_MISMATCHES)
+
+
+RequestDone = Callable[[str, str, str, str, float, int], None]
+
+
+def request_done(
+    chain: str, endpoint: str, method: str, outcome: str, seconds: float, calls: int
+) -> None:
+    """Count one HTTP request to a node: how it ended, how long it took, how many calls it held."""
+    RPC_REQUESTS.labels(chain, endpoint, method, outcome).inc()
+    RPC_REQUEST_SECONDS.labels(chain).observe(seconds)
+    if calls:
+        RPC_BATCH_ELEMENTS.labels(chain).inc(calls)
 
 
 def set_build_info(version: str) -> None:

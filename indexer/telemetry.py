@@ -12,7 +12,7 @@ from indexer.core.settings import ChainSettings
 from indexer.core.types import BlockHeader, ChainHead
 from indexer.errors import DatabaseUnavailableError, FinalityViolationError, RetryableError
 from indexer.log import get_logger
-from indexer.store.rows import BlockRows
+from indexer.store.rows import RowCounts
 from indexer.store.verdicts import VerdictChange, VerdictCount
 from indexer.web.health import Health
 
@@ -56,31 +56,15 @@ class Telemetry:
         self._chain.last_step_monotonic = time.monotonic()
         self.wake.set()
 
-    def rows_committed(self, rows: BlockRows) -> None:
+    def rows_committed(self, counts: RowCounts) -> None:
         """Count what became visible."""
-        name, decoded = self.settings.name, rows.decoded
-        for evidence, count in rows.root_changes.items():
+        name = self.settings.name
+        for evidence, count in counts.root_changes.items():
             metrics.ROOT_UPDATES.labels(name, evidence).inc(count)
-        if decoded is None:
-            return
-        counts: dict[str, int] = {
-            "UserOperationEvent": len(decoded.user_operations),
-            "Erc1155Transfer": len(
-                {(t.at.block_number, t.at.log_index) for t in decoded.transfers}
-            ),
-            "ApprovalForAll": len(decoded.approvals),
-            "URI": len(decoded.uris),
-            "MerkleRootUpdated": len(decoded.manager_roots),
-        }
-        names = [row.event for row in decoded.account_events]
-        names += [row.event for row in decoded.creations]
-        for event in names:
-            counts[event] = counts.get(event, 0) + 1
-        for event, count in counts.items():
-            if count:
-                metrics.LOGS.labels(name, event).inc(count)
-        if decoded.undecoded:
-            metrics.UNDECODED_LOGS.labels(name).inc(len(decoded.undecoded))
+        for event, count in counts.events.items():
+            metrics.LOGS.labels(name, event).inc(count)
+        if counts.undecoded:
+            metrics.UNDECODED_LOGS.labels(name).inc(counts.undecoded)
 
     def rewound(self, depth_blocks: int) -> None:
         """Count a reorg."""

@@ -109,7 +109,13 @@ class Chaos:
 
     def _life(self, config: str, name: str) -> Any:
         self.done.append(name)
-        return running_daemon(self.folder, config, name=name.replace(" ", "-"))
+        return running_daemon(
+            self.folder,
+            config,
+            name=name.replace(" ", "-"),
+            # Some lives pay every debt in a process of its own, which is killed with the daemon.
+            tweak=self.random.choice(["", "WORKER_DEBT_BLOCKS=0"]),
+        )
 
     async def _act(self, daemon: Daemon) -> None:
         acts = [self._mine_on] * 4 + [self._fork] * 3 + [self._fault] * 3

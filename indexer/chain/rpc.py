@@ -117,8 +117,10 @@ class Node:
         *,
         request_timeout_seconds: float = 30.0,
         max_response_bytes: int = 64 << 20,
+        on_request: metrics.RequestDone = metrics.request_done,
     ) -> None:
         self.name = settings.name
+        self._on_request = on_request
         self._chain_id = settings.chain_id
         self._request_timeout_seconds = request_timeout_seconds
         self._max_response_bytes = max_response_bytes
@@ -198,7 +200,6 @@ class Node:
             methods = {request.method for request in chunk}
             label = methods.pop() if len(methods) == 1 else "mixed"
             endpoint, answers = await self._send(chunk, label, single=False, only=only)
-            metrics.RPC_BATCH_ELEMENTS.labels(self.name).inc(len(chunk))
             found += [self._result(endpoint, one, answers[one.id], result_type) for one in chunk]
         return found
 
@@ -320,8 +321,9 @@ class Node:
             outcome = "bad_answer"
             raise
         finally:
-            metrics.RPC_REQUESTS.labels(self.name, endpoint.name, label, outcome).inc()
-            metrics.RPC_REQUEST_SECONDS.labels(self.name).observe(loop.time() - started)
+            calls = 0 if single else len(requests)
+            seconds = loop.time() - started
+            self._on_request(self.name, endpoint.name, label, outcome, seconds, calls)
         return answers
 
     def _matched(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +15,15 @@ from indexer.core.types import Address
 from indexer.store.chain_row import Connection
 from indexer.store.copying import BodyRow, copy_bodies, copy_decoded
 from indexer.store.observations import write_observations
+
+
+@dataclass(frozen=True, slots=True)
+class RowCounts:
+    """What became visible: logs by event, those that could not be decoded, changes by evidence."""
+
+    events: dict[str, int] = field(default_factory=dict)
+    undecoded: int = 0
+    root_changes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -30,6 +40,23 @@ class BlockRows:
     """State of some block was pruned: its roots are not covered by this step."""
     root_changes: dict[str, int] = field(default_factory=dict)
     """Filled in by the transaction: changes of roots in these blocks, by evidence."""
+
+    def counts(self) -> RowCounts:
+        """Return how much this is."""
+        decoded = self.decoded
+        if decoded is None:
+            return RowCounts(root_changes=self.root_changes)
+        events = Counter(row.event for row in decoded.account_events)
+        events.update(row.event for row in decoded.creations)
+        events["UserOperationEvent"] = len(decoded.user_operations)
+        events["Erc1155Transfer"] = len(
+            {(t.at.block_number, t.at.log_index) for t in decoded.transfers}
+        )
+        events["ApprovalForAll"] = len(decoded.approvals)
+        events["URI"] = len(decoded.uris)
+        events["MerkleRootUpdated"] = len(decoded.manager_roots)
+        kept = {event: count for event, count in events.items() if count}
+        return RowCounts(kept, len(decoded.undecoded), self.root_changes)
 
     def created(self) -> dict[Address, int]:
         """Return the accounts that a factory made, with the blocks of their creation."""

@@ -69,6 +69,8 @@ async def read_work(database: Database, settings: ChainSettings, limit: int) -> 
     chain_id = settings.chain_id
     listed = settings.accounts if settings.accounts_mode == "list" else ()
     async with database.transaction() as connection:
+        # Tip and newest rewind have to be of one moment: together they say whether it still holds.
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         chain = await read_chain(connection, chain_id)
         if chain is None or chain.indexed_number is None or chain.indexed_hash is None:
             return None
