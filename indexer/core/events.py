@@ -106,8 +106,13 @@ def addresses_named(logs: Sequence[Log]) -> set[Address]:
         words = [*log.topics[1:]]
         if log.topics[0] in MANAGER_TOPICS:
             words.append(Hash32(log.data[:32]))
-        named.update(Address(word[12:]) for word in words if word[:12] == bytes(12))
+        named.update(account for account in map(_named_in, words) if account is not None)
     return named
+
+
+def _named_in(word: bytes) -> Address | None:
+    """Return the address that a word holds; None where its padding is not clean."""
+    return Address(word[12:]) if word[:12] == bytes(12) else None
 
 
 def decode_logs(logs: Sequence[Log], watch: LogFilter) -> DecodedLogs:
@@ -261,7 +266,7 @@ def _erc1155(rows: _Rows, log: Log) -> None:
     if rows.watch.tokens_of is not None:
         # Of approvals and URIs nobody could say whether a token of the account is meant.
         if topic0 not in TRANSFER_TOPICS or not any(
-            rows.touches(Address(topic[12:]), log) for topic in log.topics[2:4]
+            rows.touches(account, log) for account in map(_named_in, log.topics[2:4]) if account
         ):
             return
     elif rows.watch.erc1155 is not None and log.address not in rows.watch.erc1155:

@@ -104,6 +104,25 @@ async def test_filters_reach_the_node(sim: SimNode, node: Node) -> None:
         assert [log.log_index for log in found] == indexes
 
 
+async def test_a_name_in_a_topic_reaches_the_node(sim: SimNode, node: Node) -> None:
+    """Who is named where: in parts, as addresses are, and what does not name them is refused."""
+    here = Hash32(bytes(12) + TOKEN)
+    logs = [SimLog(OTHER, (FIRST, here)), SimLog(OTHER, (FIRST, SECOND, here)), SimLog(OTHER)]
+    block = sim.mine(1, logs)
+    node.addresses_per_filter = 1
+    named = (OTHER, TOKEN)
+
+    for position, index in ((1, 0), (2, 1)):
+        request = LogRequest(None, (FIRST,), named, position)
+        found = await fetch_logs_in_range(node, 1, 1, [request])
+        assert found.logs == [expected(block, index)]
+    assert method_counts(sim) == [2, 2]
+    assert await fetch_logs_by_hash(node, [block.header], [LogRequest(None, (), named, 3)]) == []
+    sim.fail(changed(block, 1), method="eth_getLogs", times=2)
+    with pytest.raises(NodeAnswerError, match="not asked for"):
+        await fetch_logs_in_range(node, 1, 1, [LogRequest(None, (FIRST,), named, 1)])
+
+
 async def test_no_address_asks_nothing(sim: SimNode, node: Node) -> None:
     """An empty address list means no logs; sent to a node it would mean all of them."""
     block = sim.mine(1, LOGS)
@@ -355,6 +374,20 @@ def test_the_range_size_stays_within_its_bounds() -> None:
     assert size.blocks == 10_000
     size.narrow(RangeTooLargeError("too many bytes"))
     assert size.blocks == 5_000
+
+
+def test_ranges_are_as_long_as_what_comes_allows() -> None:
+    """Where logs are dense fewer blocks are asked for, where they are rare more."""
+    size = RangeSize(blocks=1000, most_logs=500)
+    size.grow(1000)
+    assert size.blocks == 500
+    size.grow(450)
+    assert size.blocks == 500
+    size.grow(400)
+    assert size.blocks == 625
+    RangeSize(blocks=1, most_logs=10).grow(10**9)
+    size.grow(10**9)
+    assert size.blocks == 1
 
 
 def test_a_request_for_nothing_is_not_a_request_for_all() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.core import topics
-from indexer.core.events import DecodedLogs, UndecodedLog, decode_logs
+from indexer.core.events import DecodedLogs, UndecodedLog, addresses_named, decode_logs
 from indexer.core.types import Address, Hash32, Log
 from tests.core import make_logs
 from tests.core.make_logs import (
@@ -28,6 +28,7 @@ from tests.core.make_logs import (
     in_order,
     keccak,
     make_log,
+    transfer,
     values_of,
 )
 
@@ -291,6 +292,62 @@ def test_no_log_stops_anything(logs, all_creations, every_emitter):
     assert not undecoded & {id(r.at) for r in rows(decoded) if not isinstance(r, UndecodedLog)}
     for row in decoded.account_events:
         assert "\\u0000" not in json.dumps(row.args)
+
+
+class Asked:
+    """Watches nobody, and remembers whom it was asked about."""
+
+    def __init__(self) -> None:
+        self.about: set[bytes] = set()
+
+    def watched(self, account: bytes, block_number: int) -> bool:
+        self.about.add(account)
+        return False
+
+
+@settings(max_examples=400)
+@given(ANY_LOGS, st.booleans())
+def test_whoever_decoding_asks_about_was_named_before(logs, all_creations):
+    """So the watch list can be read for these alone, however long it is."""
+    asked = Asked()
+    decode_logs(logs, replace(WATCH, accounts=asked, tokens_of=asked, all_creations=all_creations))
+    assert asked.about <= addresses_named(logs)
+
+
+def test_touching_keeps_transfers_of_any_contract_that_move_a_watched_accounts_tokens():
+    """Sent or received, whatever the contract; not its approvals: they may be of an ERC-721."""
+    watch = replace(WATCH, erc1155=frozenset(), tokens_of=Accounts({A}))
+    mine = [transfer(A, STRANGER), transfer(STRANGER, A)]
+    elsewhere = [replace(log, address=STRANGER) for log in mine]
+    approval = make_log(TOKEN, "ApprovalForAll(address,address,bool)", [A, STRANGER, True])
+    logs = in_order([*mine, transfer(STRANGER, STRANGER), approval, *elsewhere])
+
+    decoded = decode_logs(logs, watch)
+
+    assert [row.contract for row in decoded.transfers] == [TOKEN, TOKEN, STRANGER, STRANGER]
+    assert decoded.approvals == ()
+    assert decoded.undecoded == ()
+
+
+def test_touching_keeps_what_was_sent_to_an_account_before_it_was_made():
+    """In the same logs: before its creation an address can receive, but not act."""
+    watch = replace(WATCH, erc1155=frozenset(), tokens_of=Accounts(set()), all_creations=True)
+    made = make_log(FACTORY, "AccountCreation(address,address,uint256)", [STRANGER, MANAGER, 0])
+    early = replace(transfer(TOKEN, STRANGER), block_number=1, log_index=0)
+
+    decoded = decode_logs([early, replace(made, block_number=2)], watch)
+
+    assert [row.to_address for row in decoded.transfers] == [STRANGER]
+
+
+def test_a_broken_transfer_counts_only_where_a_watched_account_is_named():
+    """Among the transfers of the whole chain most broken ones concern nobody."""
+    watch = replace(WATCH, erc1155=frozenset(), tokens_of=Accounts({A}))
+    logs = in_order([transfer(A, STRANGER), transfer(STRANGER, STRANGER)])
+
+    decoded = decode_logs([replace(log, data=b"cut") for log in logs], watch)
+
+    assert [row.at.log_index for row in decoded.undecoded] == [logs[0].log_index]
 
 
 def test_an_account_is_watched_in_the_batch_that_creates_it():
