@@ -54,9 +54,13 @@ class Payment:
 
 @dataclass(slots=True)
 class Backfill:
-    """The busy phase beside its latencies. `asked` is what the node was asked, by method."""
+    """The busy phase beside its latencies.
+
+    `retries` are steps that had to be repeated; `asked` is what the node was asked, by method.
+    """
 
     seconds: float = 0.0
+    retries: int = 0
     passes: dict[str, Payment] = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
     daemon: Usage = field(default_factory=Usage)
@@ -86,6 +90,7 @@ class Backfill:
             }
         return {
             "seconds": round(self.seconds, 1),
+            "retries": self.retries,
             "passes": passes,
             "asked": self.asked,
             "daemon": self.daemon.report(),
@@ -119,7 +124,7 @@ def table(found: dict[str, Any]) -> str:
             f"{name[:46]:46} {one['from_seconds']:8.1f} {one['to_seconds']:9.1f} "
             f"{one['rows']:8d} {one['rows_per_second']:8.0f}"
         )
-    lines += ["", f"paid after {backfill['seconds']:.1f} s"]
+    lines += ["", f"paid after {backfill['seconds']:.1f} s, {backfill['retries']} steps retried"]
     for name in ("daemon", "node", "postgres"):
         used = backfill[name]
         lines.append(

@@ -62,6 +62,7 @@ from tests.fixtures_database import connected, temporary_database
 _PAUSE_SECONDS = 0.25
 """On average, between a verdict and the next change."""
 _VERDICT_SECONDS = 60.0
+_STALL_SECONDS = 180.0
 
 
 class BenchNode:
@@ -158,11 +159,17 @@ async def is_paid(connection: Connection) -> bool:
 async def watch_payment(followed: Followed, node: BenchNode) -> Backfill:
     """Look at debt, memory and processor time until everything is paid."""
     found, daemon = Backfill(), followed.daemon
+    owed_before, moved_at = None, followed.began
     async with connected(followed.url) as connection:
         postgres = parent(await connection.fetchval("SELECT pg_backend_pid()"))
         while True:
             now = time.perf_counter() - followed.began
-            for row in await connection.fetch(_OWED):
+            owed = await connection.fetch(_OWED)
+            if owed != owed_before:
+                owed_before, moved_at = owed, time.perf_counter()
+            elif time.perf_counter() - moved_at > _STALL_SECONDS:
+                raise RuntimeError(f"nothing was paid for {_STALL_SECONDS:g} s: {daemon.log()}")
+            for row in owed:
                 found.passes.setdefault(row["name"], Payment()).seen(row["missing"], now)
             found.daemon.look_at(daemon.process.pid)
             found.node.look_at(node.pid)
@@ -171,6 +178,7 @@ async def watch_payment(followed: Followed, node: BenchNode) -> Backfill:
                 raise RuntimeError(daemon.log()[-5000:])
             if await is_paid(connection):
                 found.seconds = time.perf_counter() - followed.began
+                found.retries = len(daemon.events("step_retried"))
                 return found
             await asyncio.sleep(SAMPLE_SECONDS)
 
