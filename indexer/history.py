@@ -174,7 +174,7 @@ class Historian:
         if (
             task is not None
             and task.kind == "roots"
-            and manager_of(task.passes[0]) in self.contracts.event_managers
+            and not self.contracts.event_managers.isdisjoint(map(manager_of, task.passes))
         ):
             # Its events are asked for by range, as logs are.
             task = replace(task, last=min(task.last, task.first + self._blocks("logs") - 1))
@@ -266,7 +266,7 @@ class Historian:
             log.warning(
                 "state_pruned",
                 chain=self.contracts.settings.name,
-                manager="0x" + manager_of(payment.task.passes[0]).hex(),
+                managers=["0x" + manager_of(pass_).hex() for pass_ in payment.task.passes],
                 first_block=payment.lost[0][0],
                 last_block=payment.lost[-1][1],
                 stretches=len(payment.lost),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 
 from indexer.chain.logs import LogRequest, fetch_logs_by_hash, fetch_logs_in_range
 from indexer.chain.rpc import Node
@@ -70,9 +70,10 @@ async def fetch_roots_of(
 
     What a manager logged is written first, by `write`: it names who changed a root.
     """
-    settings, manager = contracts.settings, manager_of(task.passes[0])
-    if manager in contracts.event_managers:
-        await _manager_events(database, node, contracts, task, write)
+    settings, managers = contracts.settings, [manager_of(pass_) for pass_ in task.passes]
+    for manager in managers:
+        if manager in contracts.event_managers:
+            await _manager_events(database, node, contracts, task, manager, write)
     stored = await read_triggers(
         database,
         settings.chain_id,
@@ -81,7 +82,7 @@ async def fetch_roots_of(
         operation_event=USER_OPERATION,
     )
     grouped = by_account(stored.triggers)
-    reading = _Reading(node, contracts, manager, dict(stored.headers))
+    reading = _Reading(node, contracts, managers, dict(stored.headers))
     await reading.triggers(_looks(grouped, stored.headers))
     silent = frozenset(await store.tainted_before(database, settings.chain_id, task.last))
     silent |= {slots.account for slots in reading.rows.accounts if slots.tainted}
@@ -119,14 +120,18 @@ def _looks(
 
 
 async def _manager_events(
-    database: Database, node: Node, contracts: Contracts, task: Task, write: Write
+    database: Database,
+    node: Node,
+    contracts: Contracts,
+    task: Task,
+    manager: Address,
+    write: Write,
 ) -> None:
     """Store what a manager logged of the cohort's accounts, before its triggers are read.
 
     The blocks are then read whole: other logs say which operation an event belongs to. Done
     again after a kill, it finds its rows.
     """
-    manager = manager_of(task.passes[0])
     asked = LogRequest((manager,), tuple(sorted(MANAGER_TOPICS)))
     answer = await fetch_logs_in_range(node, task.first, task.last, [asked])
     if not answer.logs:
@@ -153,11 +158,11 @@ async def _manager_events(
 
 @dataclass(slots=True)
 class _Reading:
-    """Roots of one manager in one range: what was read, and what no node has any more."""
+    """Roots in one range: what was read, and what no node has any more."""
 
     node: Node
     contracts: Contracts
-    manager: Address
+    managers: Sequence[Address]
     headers: dict[int, BlockHeader]
     rows: BlockRows = field(default_factory=BlockRows)
     lost: list[Span] = field(default_factory=list)
@@ -174,7 +179,7 @@ class _Reading:
         end = len(looks)
         while end > 0:
             first = max(end - LOOKS_PER_REQUEST, 0)
-            found = await observe_each(self.node, settings, looks[first:end], [self.manager])
+            found = await observe_each(self.node, settings, looks[first:end], self.managers)
             self.rows.roots += found.roots
             self.rows.accounts += found.accounts
             end = first
@@ -197,14 +202,17 @@ class _Reading:
 
         Where state is lost, so is every block up to the first that can be read.
         """
-        for account in accounts:
-            known = {o.block_number: o for o in self.rows.roots if o.account == account}
+        for account, manager in product(accounts, self.managers):
+            key = (account, manager)
+            mine = [o for o in self.rows.roots if (o.account, o.manager) == key]
+            known = {o.block_number: o for o in mine}
+            read_at = partial(self._read_at, account=account, manager=manager)
             stops = sorted({task.first, task.last, *known})
             readable: list[int] = []
             for number in reversed(stops):
                 try:
                     if number not in known:
-                        known[number] = await self._read_at(number, account)
+                        known[number] = await read_at(number)
                 except StatePrunedError as error:
                     self.lost_reason = str(error)
                     above = readable[-1] if readable else task.last + 1
@@ -212,13 +220,13 @@ class _Reading:
                     break
                 readable.append(number)
             for first, last in pairwise(reversed(readable)):
-                await bisect(first, last, known, partial(self._read_at, account=account))
-            kept = {o.block_number for o in self.rows.roots if o.account == account}
+                await bisect(first, last, known, read_at)
+            kept = {o.block_number for o in mine}
             self.rows.roots += [o for number, o in sorted(known.items()) if number not in kept]
 
-    async def _read_at(self, number: int, account: Address) -> RootObservation:
+    async def _read_at(self, number: int, account: Address, manager: Address) -> RootObservation:
         if number not in self.headers:
             self.headers[number] = (await headers_at(self.node, [number]))[0]
         look = Look(self.headers[number], frozenset({account}), frozenset())
-        roots, _ = await observe(self.node, self.contracts.settings, [look], [self.manager])
+        roots, _ = await observe(self.node, self.contracts.settings, [look], [manager])
         return roots[0]

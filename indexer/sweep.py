@@ -16,7 +16,8 @@ from indexer.store.pool import Database
 
 log = get_logger()
 
-KEYS_PER_SWEEP = 500
+KEYS_PER_SWEEP = 100
+"""The live lane waits while they are decided."""
 
 
 @dataclass(slots=True)

@@ -235,19 +235,22 @@ def next_state(
     """
     reserved = _reserved(busy)
     roots = [p for p in wanted.account if p not in {LOGS_ACCOUNTS, BODIES}]
+
+    def ready(pass_: Pass, number: int) -> list[Span]:
+        before = LOGS_ACCOUNTS if pass_ == BODIES else BODIES
+        spans = intersect(ledger.missing(pass_, number), ledger.covered.get((before, number), ()))
+        gone = [*reserved.get((pass_, number), ())]
+        if not retry_lost:
+            gone += ledger.lost.get((pass_, number), ())
+        return without(spans, gone)
+
     cohorts = [n for n, c in sorted(ledger.cohorts.items()) if c.source != "token"]
     for number in [*cohorts, 0]:
-        for pass_ in [*roots, BODIES]:
-            before = LOGS_ACCOUNTS if pass_ == BODIES else BODIES
-            ready = intersect(
-                ledger.missing(pass_, number), ledger.covered.get((before, number), ())
-            )
-            gone = [*reserved.get((pass_, number), ())]
-            if not retry_lost:
-                gone += ledger.lost.get((pass_, number), ())
-            for first, last in without(ready, gone):
-                kind: Literal["roots", "bodies"] = "bodies" if pass_ == BODIES else "roots"
-                return Task(kind, (pass_,), number, first, min(last, first + max_blocks - 1))
+        # Of all managers at once where they owe the same: an account's own slots are read for each.
+        task = _together("roots", number, {p: ready(p, number) for p in roots}, max_blocks)
+        task = task or _together("bodies", number, {BODIES: ready(BODIES, number)}, max_blocks)
+        if task is not None:
+            return task
     return None
 
 
@@ -261,7 +264,7 @@ def _reserved(busy: Iterable[Task]) -> dict[tuple[Pass, int], list[Span]]:
 
 
 def _together(
-    kind: Literal["factory", "logs"],
+    kind: Literal["factory", "logs", "bodies", "roots"],
     cohort: int,
     owed: Mapping[Pass, Sequence[Span]],
     max_blocks: int,

@@ -10,7 +10,8 @@ import asyncpg
 from indexer.core.balances import balance_deltas
 from indexer.core.debt import Cohort, Ledger, Span, Task, without
 from indexer.core.passes import ACCOUNTS, Pass, hex_of
-from indexer.core.types import Address, BlockHeader, Hash32
+from indexer.core.roots import RootObservation
+from indexer.core.types import ZERO_HASH, Address, BlockHeader, Hash32
 from indexer.errors import StaleStepError
 from indexer.store.chain_row import Connection, lock_chain, read_chain
 from indexer.store.live import count_changes
@@ -145,9 +146,8 @@ async def apply_range(
         await write_blocks(connection, chain_id, payment.headers)
         await _write_discovered(connection, chain_id, task, rows)
         added = await write_rows(connection, chain_id, rows, task.span)
-        touched = {(seen.manager, seen.account) for seen in rows.roots}
-        if touched:
-            await enqueue(connection, chain_id, touched)
+        if rows.roots:
+            await _enqueue(connection, chain_id, rows.roots)
             rows.root_changes = await count_changes(connection, chain_id, task.first, task.last)
         # Late, because the live lane folds into the same rows.
         counted = balance_deltas(await uncounted(connection, chain, added))
@@ -163,11 +163,35 @@ async def apply_range(
         return await read_again(connection, chain_id, tainted) if tainted else []
 
 
+_MAY_DIFFER = """
+SELECT k.manager, k.account FROM unnest($2::bytea[], $3::bytea[]) AS k(manager, account)
+ WHERE EXISTS (SELECT FROM chain.verdict AS v
+                WHERE v.chain_id = $1 AND v.manager = k.manager AND v.account = k.account
+                  AND v.closed_block IS NULL)
+    OR EXISTS (SELECT FROM sessions.session_set AS s
+                WHERE s.chain_id = $1 AND s.manager = k.manager AND s.account = k.account)"""
+
+
+async def _enqueue(connection: Connection, chain_id: int, roots: Sequence[RootObservation]) -> None:
+    """Have the keys decided whose verdict may be another now.
+
+    Most accounts never have a session: where no root was found and nothing is stored or decided,
+    there is nothing to say.
+    """
+    touched = {(seen.manager, seen.account) for seen in roots if seen.root != ZERO_HASH}
+    zero = sorted({(seen.manager, seen.account) for seen in roots} - touched)
+    rows = await connection.fetch(_MAY_DIFFER, chain_id, [k[0] for k in zero], [k[1] for k in zero])
+    touched |= {(Address(row[0]), Address(row[1])) for row in rows}
+    if touched:
+        await enqueue(connection, chain_id, touched)
+
+
 async def _cover(connection: Connection, chain_id: int, payment: Payment) -> None:
     """Count the range as covered, but for what is lost."""
     task = payment.task
     if task.kind == "roots":
-        await _note_lost(connection, chain_id, payment)
+        for pass_ in task.passes:
+            await _note_lost(connection, chain_id, payment, manager_of(pass_))
     if payment.pace is not None:
         await connection.execute(
             _PACE,
@@ -199,10 +223,12 @@ SELECT $1, $2, $3, first_block, last_block, $6
   FROM unnest($4::bigint[], $5::bigint[]) AS lost(first_block, last_block)"""
 
 
-async def _note_lost(connection: Connection, chain_id: int, payment: Payment) -> None:
+async def _note_lost(
+    connection: Connection, chain_id: int, payment: Payment, manager: Address
+) -> None:
     """Say exactly what could not be read of this range; of longer stretches the rest stays."""
     task = payment.task
-    key = (chain_id, manager_of(task.passes[0]), task.cohort)
+    key = (chain_id, manager, task.cohort)
     await connection.execute(_FORGET_LOST, *key, *task.span)
     if payment.lost:
         firsts, lasts = [s[0] for s in payment.lost], [s[1] for s in payment.lost]

@@ -36,10 +36,14 @@ SELECT $1, * FROM unnest($2::bytea[], $3::bytea[], $4::bigint[], $5::bytea[], $6
 ON CONFLICT DO NOTHING"""
 
 # Read again when managers were added: those read before were no others, but fewer were asked for.
-_INSERT_ACCOUNT = """
+_INSERT_ACCOUNTS = """
 INSERT INTO evidence.account_observation (chain_id, account, block_number, block_hash,
     implementation, fallback_handler, enabled_managers, tainted)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+SELECT $1, account, block_number, block_hash, implementation, fallback_handler,
+       string_to_array(enabled, ',')::bytea[], tainted
+  FROM unnest($2::bytea[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bytea[], $7::text[],
+              $8::boolean[])
+    AS seen(account, block_number, block_hash, implementation, fallback_handler, enabled, tainted)
 ON CONFLICT (chain_id, account, block_number, block_hash) DO UPDATE
    SET tainted = excluded.tainted,
        enabled_managers = ARRAY(SELECT unnest(account_observation.enabled_managers)
@@ -74,21 +78,18 @@ async def write_observations(
             [o.root for o in roots],
         )
     if accounts:
-        await connection.executemany(
-            _INSERT_ACCOUNT,
-            [
-                (
-                    chain_id,
-                    o.account,
-                    o.block_number,
-                    o.block_hash,
-                    o.implementation,
-                    o.fallback_handler,
-                    list(o.enabled_managers),
-                    o.tainted,
-                )
-                for o in accounts
-            ],
+        # Once each: the same slots may have been read for two reasons.
+        distinct = {(o.account, o.block_number, o.block_hash): o for o in accounts}.values()
+        await connection.execute(
+            _INSERT_ACCOUNTS,
+            chain_id,
+            [o.account for o in distinct],
+            [o.block_number for o in distinct],
+            [o.block_hash for o in distinct],
+            [o.implementation for o in distinct],
+            [o.fallback_handler for o in distinct],
+            [",".join(rf"\x{manager.hex()}" for manager in o.enabled_managers) for o in distinct],
+            [o.tainted for o in distinct],
         )
     if attributions:
         await connection.execute(

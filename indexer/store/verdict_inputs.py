@@ -77,19 +77,21 @@ def _until(number: int | None, last: int | None) -> bool:
 
 _MANAGERS = "SELECT unnest(managers) FROM chain.chain WHERE chain_id = $1"
 
-# The first canonical observation of each key, and those that differ from the one before.
+# The first canonical observation of each key, and those that differ from the one before. Key by
+# key: what the planner knows of a table that is being filled is worth nothing.
 _ROOTS = """
-SELECT manager, account, block_number, block_time, root,
-       nth = 1 AS is_first, root <> before AS is_change
-  FROM (SELECT o.manager, o.account, o.block_number, o.block_time, o.root::bytea AS root,
-               coalesce(lag(o.root::bytea) OVER each, $4) AS before, row_number() OVER each AS nth
-          FROM unnest($2::bytea[]) AS m(manager)
-         CROSS JOIN unnest($3::bytea[]) AS a(account)
-          JOIN chain.canonical_root AS o
-            ON o.chain_id = $1 AND o.manager = m.manager AND o.account = a.account
-        WINDOW each AS (PARTITION BY o.manager, o.account ORDER BY o.block_number)) AS seen
- WHERE nth = 1 OR root <> before
- ORDER BY block_number"""
+SELECT seen.manager, seen.account, seen.block_number, seen.block_time, seen.root,
+       seen.nth = 1 AS is_first, seen.root <> seen.before AS is_change
+  FROM unnest($2::bytea[]) AS m(manager)
+ CROSS JOIN unnest($3::bytea[]) AS a(account)
+ CROSS JOIN LATERAL (
+       SELECT o.manager, o.account, o.block_number, o.block_time, o.root::bytea AS root,
+              coalesce(lag(o.root::bytea) OVER each, $4) AS before, row_number() OVER each AS nth
+         FROM chain.canonical_root AS o
+        WHERE o.chain_id = $1 AND o.manager = m.manager AND o.account = a.account
+       WINDOW each AS (ORDER BY o.block_number)) AS seen
+ WHERE seen.nth = 1 OR seen.root <> seen.before
+ ORDER BY seen.block_number"""
 
 _STATES = """
 SELECT o.account, o.block_number, o.block_time, o.tainted, o.implementation, o.enabled_managers
