@@ -9,7 +9,7 @@ from indexer.chain import wire
 from indexer.chain.refusals import typed
 from indexer.chain.rpc import Node
 from indexer.core.types import Address, Hash32
-from indexer.errors import NodeError
+from indexer.errors import BlockUnknownError, NodeError, StatePrunedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,32 @@ async def read_state(node: Node, reads: Sequence[StateRead]) -> list[Hash32]:
     the state, NodeAnswerError for null or anything that is not a word. A contract without code
     reads as zeros: whether it is deployed is another question. Source: EIP-1898.
     """
+    words: list[Hash32] = []
+    for answer in await _words(node, reads):
+        if isinstance(answer, NodeError):
+            raise answer
+        words.append(answer)
+    return words
+
+
+async def read_state_or_none(node: Node, reads: Sequence[StateRead]) -> list[Hash32 | None]:
+    """Return the words in the order asked, None where the node has dropped the state or the block.
+
+    None says nothing of the value. Every other error is raised, as by read_state.
+    """
+    words: list[Hash32 | None] = []
+    for answer in await _words(node, reads):
+        if isinstance(answer, StatePrunedError | BlockUnknownError):
+            words.append(None)
+        elif isinstance(answer, NodeError):
+            raise answer
+        else:
+            words.append(answer)
+    return words
+
+
+async def _words(node: Node, reads: Sequence[StateRead]) -> list[Hash32 | NodeError]:
+    """Return for each read its word, or what the node said instead; only bad words raise."""
     method = "eth_getStorageAt"
     distinct = list(dict.fromkeys(reads))
     answers = await node.batch(
@@ -44,10 +70,11 @@ async def read_state(node: Node, reads: Sequence[StateRead]) -> list[Hash32]:
         ],
         str,
     )
-    words: dict[StateRead, Hash32] = {}
+    words: dict[StateRead, Hash32 | NodeError] = {}
     for read, answer in zip(distinct, answers, strict=True):
         if isinstance(answer, NodeError):
-            raise typed(answer)
+            words[read] = typed(answer)
+            continue
         try:
             words[read] = wire.word(answer)
         except ValueError as error:
