@@ -207,8 +207,8 @@ async def test_a_creation_that_is_gone_is_missing(indexed: Indexed) -> None:
             (
                 "INSERT INTO chain.user_operation SELECT chain_id, block_number, 900, "
                 "transaction_index, transaction_hash, user_op_hash, entry_point, sender, "
-                "paymaster, nonce, success, actual_gas_cost, actual_gas_used FROM chain.user_operation "
-                "WHERE {first}"
+                "paymaster, nonce, success, actual_gas_cost, actual_gas_used "
+                "FROM chain.user_operation WHERE {first}"
             ),
         ),
         ("undecoded_log", "missing", "DELETE FROM chain.undecoded_log WHERE {first}"),
@@ -396,14 +396,14 @@ async def test_a_node_or_database_that_stays_away(indexed: Indexed) -> None:
 
 async def test_ctrl_c_shows_what_was_found(indexed: Indexed) -> None:
     """Interrupted while the node is silent, it says how far it came, and ends with 130."""
-    # Nothing happened in the first two blocks, so that only the second stretch asks for state.
+    # Nothing happened in block 1, so that only the second stretch asks for state.
     await indexed.connection.execute("UPDATE chain.coverage SET blocks = blocks - '{[2,4)}'")
     indexed.node.fail(Hold(), method="eth_getStorageAt", times=1000)
     asked = len(indexed.node.requests)
     config_file = indexed.folder / "interrupted.toml"
     config_file.write_text(indexed.config())
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "indexer", "--config", str(config_file), *CHAIN),
+        *(sys.executable, "-m", "indexer", "--config", str(config_file), *CHAIN, "--from", "1"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -424,7 +424,7 @@ async def test_ctrl_c_shows_what_was_found(indexed: Indexed) -> None:
         indexed.node.heal()
     assert process.returncode == 130, said.decode()
     assert "Traceback" not in said.decode()
-    assert f"local, blocks 0 to 1 (ended early: {FINAL} was asked for)" in said.decode()
+    assert f"local, blocks 1 to 1 (ended early: {FINAL} was asked for)" in said.decode()
 
 
 async def test_it_writes_nothing(indexed: Indexed) -> None:
