@@ -163,16 +163,22 @@ def _summary(report: AuditReport) -> str:
     differences = report.tally.differences
     if not differences:
         return f"{where}: node and database agree on {agreed} rows{rest}"
-    return f"{where}: {differences} differences, {agreed} rows agree{rest}"
+    word = "difference" if differences == 1 else "differences"
+    return f"{where}: {differences} {word}, {agreed} rows agree{rest}"
 
 
 def _remedy(report: AuditReport) -> str:
     lowest = min(finding.block_number for finding in report.tally.findings)
-    return (
+    remedy = (
         "ask another endpoint first, it may be the node that is wrong; if it is the database, "
         f"`sessionwatch rewind --chain {report.chain} --below-finality --to {max(lowest - 1, 0)}` "
         "has the blocks above indexed again"
     )
+    counts = report.tally.counts
+    if counts["root_observation"].different or counts["account_observation"].different:
+        # Evidence outlives a rewind, and what is there is not read again.
+        remedy += "; delete the observations named above from schema evidence before"
+    return remedy
 
 
 def _as_json(report: AuditReport) -> dict[str, Any]:

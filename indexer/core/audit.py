@@ -76,8 +76,11 @@ class Tally:
         """Take in the tally of later blocks."""
         for kind, count in later.counts.items():
             self.counts[kind].add(count)
-        # By block, the sort is stable: a block that is another comes before what stands in it.
-        found = sorted(later.findings, key=lambda one: one.block_number)
+        # In the order of the chain; a block that is another comes before what stands in it.
+        found = sorted(
+            later.findings,
+            key=lambda one: (one.block_number, -1 if one.log_index is None else one.log_index),
+        )
         self.findings += found[: MAX_FINDINGS - len(self.findings)]
 
     def compare(
