@@ -5,6 +5,7 @@ The shell
     cli.py              the verbs of the command line
     cli_common.py       what all verbs share: options, output, how errors become exit codes
     cli_sessions.py     sessions import, list, show
+    cli_audit.py        `audit`: its progress bar and its report
     check.py            `check`: do configuration, database, nodes and contracts fit together?
     config.py           TOML, credentials, environment → frozen settings; every mistake at once
     config_sources.py   where settings stand: the raw values, each with its source
@@ -16,6 +17,7 @@ The shell
     history.py          the passes over the past: several ranges in flight, until nothing is owed
     sweep.py            what time alone changes, and what others queued
     retention.py        drops old raw detail, slice by slice
+    audit.py            a node asked again for what the database counts as covered
     gather.py           the live lane's answers of a node
     history_logs.py     the history lane's: a range of logs
     history_state.py    the history lane's: inputs and roots at stored triggers
@@ -48,6 +50,8 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     config_values.py    from a configured value to a typed one, or what is wrong with it
     passes.py           the passes that a configuration asks for, and the logs each needs
     debt.py             coverage subtracted from what is asked for
+    audit_claims.py     which rows an audit compares: those of covered passes
+    audit.py            the comparison, row by row, and its findings
     watchlist.py        which accounts are watched at which block
     reorg.py            what the live lane does next: wait, extend, rewind
     abi.py              bounds-checked slicing of ABI-encoded bytes
@@ -92,6 +96,7 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     verdict_inputs.py   what verdicts are decided on
     verdicts.py         verdicts in the database, and telling who listens
     retention.py        dropping partitions that are old and paid for, and what they told
+    audit.py            what an audit reads
     status.py           what the daemon knows, in one read
     reports.py          what the demo tells of the database
     operator.py         what an operator does by hand: rewind, start over

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from indexer.cli_audit import audit
 from indexer.cli_common import (
     MAX_BIGINT,
     config_option,
+    configured_chain,
     json_option,
     print_json,
     print_table,
@@ -31,12 +33,9 @@ from indexer.errors import (
     EXIT_TRY_AGAIN,
     EXIT_USAGE,
     RetryableError,
-    UsageError,
 )
 
 if TYPE_CHECKING:
-    from indexer.config import Settings
-    from indexer.core.settings import ChainSettings
     from indexer.store.pool import Database
 
 _COLOURS = {"title": {"bold": True}, "warning": {"fg": "yellow"}, "error": {"fg": "red"}}
@@ -286,7 +285,7 @@ def rewind(
       sessionwatch rewind --chain mumbai --to 41000000 --below-finality
     """  # noqa: D301
     settings = read_settings(context)
-    chain = _configured(settings, name)
+    chain = configured_chain(settings, name)
     from indexer.log import scrub  # noqa: PLC0415
     from indexer.store import operator  # noqa: PLC0415
 
@@ -325,14 +324,7 @@ def _confirmed() -> bool:
         return False
 
 
-def _configured(settings: Settings, name: str) -> ChainSettings:
-    chain = settings.chain(name)
-    if chain is None:
-        known = ", ".join(one.name for one in settings.chains)
-        raise UsageError(f"no chain {name!r} is configured", remedy=f"configured are: {known}")
-    return chain
-
-
+cli.add_command(audit)
 cli.add_command(sessions)
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from indexer.errors import EXIT_FATAL, EXIT_STUCK, FatalError, SessionwatchError
+from indexer.errors import EXIT_FATAL, EXIT_STUCK, FatalError, SessionwatchError, UsageError
 
 if TYPE_CHECKING:
     from indexer.config import DatabaseSettings, Settings
+    from indexer.core.settings import ChainSettings
     from indexer.store.pool import Database
 
 T = TypeVar("T")
@@ -82,6 +83,15 @@ def read_settings(
         secrets=settings.secrets(),
     )
     return settings
+
+
+def configured_chain(settings: Settings, name: str) -> ChainSettings:
+    """Return the settings of the chain of this name; UsageError if there is none."""
+    chain = settings.chain(name)
+    if chain is None:
+        known = ", ".join(one.name for one in settings.chains)
+        raise UsageError(f"no chain {name!r} is configured", remedy=f"configured are: {known}")
+    return chain
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:

@@ -22,7 +22,7 @@ from indexer.chain.refusals import meaning_of
 from indexer.chain.rpc import Node, NodeRefusedError
 from indexer.core.merkle import root_slot
 from indexer.core.types import Address, Hash32
-from indexer.errors import NodeError, StatePrunedError
+from indexer.errors import BlockUnknownError, NodeError, StatePrunedError
 
 _BULK_FORMS: Sequence[Form] = ("override", "deployless")
 _DOUBT_SECONDS = 60.0
@@ -100,6 +100,23 @@ async def read_state_each(
         else:
             (words[read],) = answer
     return [words[read] for read in reads]
+
+
+async def read_state_or_none(node: Node, reads: Sequence[StateRead]) -> list[Hash32 | None]:
+    """Return the words in the order asked, None where the node has dropped the state or the block.
+
+    None says nothing of the value. Every other error is raised, as by read_state.
+    """
+    try:
+        words = await read_state_each(node, reads)
+    except BlockUnknownError:
+        if len({read.block_hash for read in reads}) == 1:
+            return [None] * len(reads)
+        middle = len(reads) // 2
+        return await read_state_or_none(node, reads[:middle]) + await read_state_or_none(
+            node, reads[middle:]
+        )
+    return [None if isinstance(word, StatePrunedError) else word for word in words]
 
 
 async def read_codes(node: Node, reads: Sequence[tuple[Hash32, Address]]) -> list[bytes]:

@@ -25,6 +25,14 @@ class AccountCreation:
     index: int | None
     event: str
 
+    def args(self) -> dict[str, Any]:
+        """Return what the log said, in the form of AccountEvent.args."""
+        return {
+            "factory": "0x" + self.factory.hex(),
+            "initial_module": "0x" + self.initial_module.hex(),
+            "index": None if self.index is None else str(self.index),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class AccountEvent:

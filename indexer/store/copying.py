@@ -50,13 +50,7 @@ async def copy_decoded(connection: Connection, chain_id: int, decoded: DecodedLo
             c.at.transaction_hash,
             c.account,
             c.event,
-            json.dumps(
-                {
-                    "factory": "0x" + c.factory.hex(),
-                    "initial_module": "0x" + c.initial_module.hex(),
-                    "index": None if c.index is None else str(c.index),
-                }
-            ),
+            json.dumps(c.args()),
             None,
         )
         for c in decoded.creations
