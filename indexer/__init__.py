@@ -5,6 +5,8 @@ The shell
     cli.py              the verbs of the command line
     cli_common.py       what all verbs share: options, output, how errors become exit codes
     cli_sessions.py     sessions import, list, show
+    cli_status.py       what `status` prints: one bar per lane
+    cli_progress.py     the bars of `run --once` on a terminal
     check.py            `check`: do configuration, database, nodes and contracts fit together?
     config.py           TOML, credentials, environment → frozen settings; every mistake at once
     config_sources.py   where settings stand: the raw values, each with its source
@@ -48,6 +50,8 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     config_values.py    from a configured value to a typed one, or what is wrong with it
     passes.py           the passes that a configuration asks for, and the logs each needs
     debt.py             coverage subtracted from what is asked for
+    estimate.py         how far each lane is, and what the rest may take
+    lane_text.py        the words for it, in a terminal and on the page
     watchlist.py        which accounts are watched at which block
     reorg.py            what the live lane does next: wait, extend, rewind
     abi.py              bounds-checked slicing of ABI-encoded bytes
