@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Literal
 
 from indexer.core.debt import Span, blocks_in, intersect, merge, without
@@ -79,11 +78,11 @@ class LaneProgress:
 
 
 def duration_text(seconds: float) -> str:
-    """Round up to a whole number of the largest unit that has at least two: never "0 s"."""
+    """Round to a whole number of the largest unit that gives 2 or more: never "0 s"."""
     for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{ceil(seconds / size)} {unit}"
-    return f"{max(1, ceil(seconds))} s"
+        if seconds >= 1.5 * size:
+            return f"{int(seconds / size + 0.5)} {unit}"
+    return f"{max(1, int(seconds + 0.5))} s"
 
 
 def remainder(blocks: int, pace: RecentPace | None) -> Remainder:

@@ -99,14 +99,14 @@ def test_the_whole_takes_at_least_its_longest_lane(owed: list[Owed], pace: Recen
     assert (known.seconds is None) == bool(payable)
 
 
-@given(st.floats(0, 1e12))
-def test_durations_are_rounded_up(seconds: float) -> None:
-    """Never "0 s", never less than it is, and no number above 119 but days."""
+@given(st.floats(0, 1e10))
+def test_durations_are_rounded(seconds: float) -> None:
+    """Never "0 s", at most half a unit off, and no number above 90 but days."""
     number, unit = duration_text(seconds).split()
     size = {"s": 1, "min": 60, "h": 3_600, "days": 86_400}[unit]
-    assert int(number) * size >= seconds
     assert int(number) >= 1
-    assert unit == "days" or int(number) <= 120
+    assert abs(int(number) * size - seconds) <= size / 2 or seconds < 0.5
+    assert unit == "days" or int(number) <= 90
 
 
 def test_filters_share_their_ranges_and_state_its_places() -> None:

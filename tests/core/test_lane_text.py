@@ -60,7 +60,7 @@ def test_filters_that_owe_the_same_share_a_bar() -> None:
 
 def test_the_summary_tells_of_a_daemon_that_is_away() -> None:
     """What the past may take, and whether anybody seems to pay it."""
-    rest = {"seconds": 7_300.0, "requests": 1.0, "basis": "here"}
+    rest = {"seconds": 10_300.0, "requests": 1.0, "basis": "here"}
     chain: dict[str, Any] = {"remaining": rest, "progress": {"updated_seconds_ago": 2.0}}
     assert summary(chain) == "the past: about 3 h, 1 request"
     away = {"remaining": None, "progress": {"updated_seconds_ago": 90_000.0}}
