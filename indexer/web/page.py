@@ -39,10 +39,12 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums;
   overflow-wrap: normal; white-space: nowrap; }
 th.wrap { overflow-wrap: anywhere; }
 table.narrow { width: auto; min-width: min(100%, 30rem); }
-progress { width: 8rem; height: .75rem; accent-color: var(--good); vertical-align: middle; }
+td.left { min-width: 9rem; }
+progress { width: clamp(3rem, 12vw, 8rem); height: .75rem; vertical-align: middle;
+  accent-color: var(--good); }
 code { font: .875em ui-monospace, monospace; }
 td { unicode-bidi: isolate; overflow-wrap: anywhere; }
-td.tight, th.tight { overflow-wrap: normal; white-space: nowrap; }
+td.tight { overflow-wrap: normal; white-space: nowrap; }
 """
 
 # The page may show its own style and nothing else: text that slipped through could not run.
@@ -143,10 +145,10 @@ def _lanes(chain: Mapping[str, Any]) -> str:
     said = summary(chain)
     words = f"<p>{escape(said[0].upper() + said[1:])}.</p>" if said else ""
     body = [
-        f"<tr><th scope=row class=tight>{escape(name)}</th>"
+        f"<tr><th scope=row>{escape(name)}</th>"
         f"<td class=tight><progress max=100 value={float(lane['percent']):.1f}"
         f" aria-label='{escape(name)}'></progress> {percent_text(lane['percent'])}</td>"
-        f"<td>{escape(left(lane))}</td></tr>"
+        f"<td class=left>{escape(left(lane))}</td></tr>"
         for name, lane in shown_lanes(chain["lanes"])
     ]
     if not body:
