@@ -1061,6 +1061,11 @@ SELECT v.chain_id, v.pass, v.filter, v.cohort, c.start_block::bigint AS first_bl
       SELECT CASE WHEN c.start_block <= wanted.last_block THEN int8multirange(int8range(c.start_block, wanted.last_block + 1)) - v.blocks
                   WHEN c.start_block > wanted.last_block THEN '{}'::int8multirange END AS missing) AS todo;
 
+CREATE VIEW watch.pace AS
+SELECT p.chain_id, p.pass, p.blocks / nullif(p.seconds, 0) AS blocks_per_second, p.requests / nullif(p.blocks, 0) AS requests_per_block,
+       p.updated_at
+  FROM chain.pace AS p;
+
 CREATE VIEW watch.reorg AS
 SELECT r.chain_id, r.detected_at, r.common_ancestor, r.depth, evidence.hex(r.old_tip_hash) AS old_tip, evidence.hex(r.new_tip_hash) AS new_tip,
        r.old_tip_number, r.new_tip_number, r.reason, r.reorg_id
@@ -1176,6 +1181,7 @@ COMMENT ON VIEW watch.erc1155_approval IS 'ApprovalForAll events, in force or wi
 COMMENT ON VIEW watch.erc1155_uri IS 'URI events.';
 COMMENT ON VIEW watch.progress IS 'How far each chain has come.';
 COMMENT ON VIEW watch.coverage IS 'What each pass still owes: blocks from the chain''s start to its finalized block (for a cohort: to where it was adopted).';
+COMMENT ON VIEW watch.pace IS 'How fast debt was paid lately, by kind of work: logs, bodies, roots (of all managers). No row: none was paid yet.';
 COMMENT ON VIEW watch.reorg IS 'Rewinds: reorgs, and what an operator took back.';
 COMMENT ON VIEW watch.undecoded_log IS 'Logs that could not be decoded, raw, with the reason.';
 COMMENT ON VIEW watch.unobserved IS 'Stretches of blocks in which roots could not be read: from the first to the last block with something to read. An archive node fills them.';
@@ -1291,6 +1297,9 @@ COMMENT ON COLUMN watch.coverage.first_block IS 'The first block that must be co
 COMMENT ON COLUMN watch.coverage.last_block IS 'The last block that must be covered: the finalized one, or where the cohort was adopted.';
 COMMENT ON COLUMN watch.coverage.missing_blocks IS 'How many of them are not covered yet; 0: complete.';
 COMMENT ON COLUMN watch.coverage.missing IS 'Which: half-open ranges, {[5,8)} are the blocks 5, 6 and 7.';
+COMMENT ON COLUMN watch.pace.blocks_per_second IS 'Blocks paid per second of wall clock by the last ranges, all that were in flight together.';
+COMMENT ON COLUMN watch.pace.requests_per_block IS 'HTTP requests to the node per paid block.';
+COMMENT ON COLUMN watch.pace.updated_at IS 'When the last range was paid, by the database''s clock; long ago: the pace says little.';
 COMMENT ON COLUMN watch.reorg.old_tip IS 'Hash of the tip that lost.';
 COMMENT ON COLUMN watch.reorg.new_tip IS 'Hash of the node''s tip at that moment; null after an operator''s rewind.';
 COMMENT ON COLUMN chain.account.source IS 'How it was learnt: factory, stored (it has a stored set), list (the configuration).';

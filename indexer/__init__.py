@@ -6,6 +6,8 @@ The shell
     cli_common.py       what all verbs share: options, output, how errors become exit codes
     cli_sessions.py     sessions import, list, show
     cli_audit.py        `audit`: its progress bar and its report
+    cli_status.py       what `status` prints: one bar per lane
+    cli_progress.py     the bars of `run --once` on a terminal
     check.py            `check`: do configuration, database, nodes and contracts fit together?
     config.py           TOML, credentials, environment → frozen settings; every mistake at once
     config_sources.py   where settings stand: the raw values, each with its source
@@ -52,6 +54,8 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     debt.py             coverage subtracted from what is asked for
     audit_claims.py     which rows an audit compares: those of covered passes
     audit.py            the comparison, row by row, and its findings
+    estimate.py         how far each lane is, and what the rest may take
+    lane_text.py        the words for it, in a terminal and on the page
     watchlist.py        which accounts are watched at which block
     reorg.py            what the live lane does next: wait, extend, rewind
     abi.py              bounds-checked slicing of ABI-encoded bytes

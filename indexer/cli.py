@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,7 +21,6 @@ from indexer.cli_common import (
     configured_chain,
     json_option,
     print_json,
-    print_table,
     read_settings,
     report_error,
     run_async,
@@ -87,7 +86,8 @@ def cli(context: click.Context) -> None:
 def run(context: click.Context, once: bool) -> None:
     """Follow the configured chains until SIGTERM or Ctrl-C.
 
-    An unreachable node or database is waited for; with --once for 60 seconds, then exit 75.
+    An unreachable node or database is waited for; with --once for 60 seconds, then exit 75. On a
+    terminal --once shows one bar per lane.
 
     \b
     EXAMPLE
@@ -99,7 +99,17 @@ def run(context: click.Context, once: bool) -> None:
     settings = read_settings(context, daemon=True)
     from indexer.daemon import run as run_daemon  # noqa: PLC0415
 
-    context.exit(run_daemon(settings, once=once))
+    # The log must be text for people, too: bars between lines of JSON would spoil them.
+    if not (once and sys.stderr.isatty() and settings.log.format != "json"):
+        context.exit(run_daemon(settings, once=once))
+    from rich.console import Console  # noqa: PLC0415
+
+    from indexer.cli_progress import Bars  # noqa: PLC0415
+    from indexer.config import colours_wanted  # noqa: PLC0415
+
+    with Bars(Console(stderr=True, no_color=not colours_wanted())) as bars:
+        code = run_daemon(settings, once=once, onlooker=bars)
+    context.exit(code)
 
 
 @cli.command(short_help="Show everything on a local chain of our own.")
@@ -171,9 +181,10 @@ def check(context: click.Context, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def status(context: click.Context, as_json: bool) -> None:
-    """Show how far each chain is indexed, and the verdicts.
+    """Show how far each chain is indexed, what is left of its past, and the verdicts.
 
-    Reads the database only: it also works while no daemon runs.
+    One bar per lane, with the time and the requests that the rest may take at the pace of the last
+    ranges. Reads the database only: it also works while no daemon runs.
 
     \b
     EXAMPLE
@@ -187,36 +198,9 @@ def status(context: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        _print_status(found)
+        from indexer.cli_status import print_status  # noqa: PLC0415
 
-
-def _print_status(found: dict[str, Any]) -> None:
-    rows = []
-    for chain in found["chains"]:
-        progress, verdicts = chain["progress"], chain["verdicts"]
-        missing = sum(chain["coverage_missing_blocks"].values())
-        rows.append(
-            [
-                f"{chain['chain']} ({chain['chain_id']})",
-                *(progress[key] for key in ("latest_block", "indexed_block", "finalized_block")),
-                progress["lag_blocks"],
-                missing,
-                *(verdicts[key] for key in ("in_sync", "pending", "drifted", "unmanaged")),
-            ]
-        )
-    headers = ["chain", "latest", "indexed", "finalized", "lag", "missing"]
-    headers += ["in_sync", "pending", "drifted", "unmanaged"]
-    if not rows:
-        click.echo("no chain has been indexed yet")
-        return
-    print_table(headers, rows)
-    for chain in found["chains"]:
-        if chain["finality_violation"]:
-            text = f"{chain['chain']}: finality violation: {chain['finality_violation']}"
-            click.secho(text, fg="red")
-        for drift in chain["newest_drifts"][:10]:
-            click.secho(f"{drift['severity']:>8} ", fg="yellow", nl=False)
-            click.echo(f"{drift['account']} {drift['cause']}: {drift['explanation']}")
+        print_status(found)
 
 
 @cli.group()

@@ -22,6 +22,7 @@ from indexer.lanes import ChainLanes, wait_for
 from indexer.log import get_logger
 from indexer.store import schema
 from indexer.store.pool import Database
+from indexer.telemetry import Onlooker
 from indexer.web.health import ChainHealth, Health
 from indexer.web.server import program_version, serve
 from indexer.worker import first_of
@@ -34,19 +35,20 @@ STOP_SECONDS = 8.0
 """A stop that takes longer ends the process with exit code 70; systemd allows more."""
 
 
-def run(settings: Settings, *, once: bool) -> int:
+def run(settings: Settings, *, once: bool, onlooker: Onlooker | None = None) -> int:
     """Follow the configured chains until a signal; return the exit code.
 
-    `once`: pay all debt up to the head seen at start, then return 0.
+    `once`: pay all debt up to the head seen at start, then return 0. `onlooker` is told how far
+    the lanes are.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        code = runner.run(_supervised(settings, once=once))
+        code = runner.run(_supervised(settings, onlooker, once=once))
         # The loop is about to give the signal back: a second one must not change the answer.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return code
 
 
-async def _supervised(settings: Settings, *, once: bool) -> int:
+async def _supervised(settings: Settings, onlooker: Onlooker | None, *, once: bool) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -69,7 +71,8 @@ async def _supervised(settings: Settings, *, once: bool) -> int:
     try:
         async with asyncio.TaskGroup() as group:
             work = group.create_task(
-                _serve_and_follow(settings, health, databases, on_end, once=once), name="work"
+                _serve_and_follow(settings, health, databases, on_end, onlooker, once=once),
+                name="work",
             )
             waiting = group.create_task(stop.wait(), name="stop")
             await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -97,6 +100,7 @@ async def _serve_and_follow(
     health: Health,
     databases: list[Database],
     on_end: Callable[[asyncio.Task[None]], None],
+    onlooker: Onlooker | None,
     *,
     once: bool,
 ) -> None:
@@ -119,7 +123,7 @@ async def _serve_and_follow(
                 async with asyncio.TaskGroup() as chains:
                     for chain in settings.chains:
                         health.chains[chain.name] = ChainHealth()
-                        lane = ChainLanes(chain, database, url, health, once)
+                        lane = ChainLanes(chain, database, url, health, once, onlooker)
                         chains.create_task(lane.run(), name=chain.name).add_done_callback(on_end)
             finally:
                 if web is not None:

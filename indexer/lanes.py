@@ -36,7 +36,7 @@ from indexer.retention import Retention
 from indexer.store import chain_row, sessions, sweep, verdicts
 from indexer.store.pool import Database
 from indexer.sweep import Sweeper
-from indexer.telemetry import Telemetry
+from indexer.telemetry import Onlooker, Telemetry
 from indexer.web.health import Health
 from indexer.worker import HistoryWorker
 
@@ -88,6 +88,7 @@ class ChainLanes:
     url: str
     health: Health
     once: bool
+    onlooker: Onlooker | None = None
 
     async def run(self) -> None:
         """Take the chain over and follow it; with `once`, until what can be paid is paid."""
@@ -109,7 +110,7 @@ class ChainLanes:
                 await self._with_database(
                     lambda: sweep.queue_stored(self.database, settings.chain_id)
                 )
-                listener = Telemetry(settings, self.health, asyncio.Event())
+                listener = Telemetry(settings, self.health, asyncio.Event(), self.onlooker)
                 listener.verdicts_counted(
                     await self._with_database(
                         lambda: verdicts.count_open(self.database, settings.chain_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from indexer import metrics
 from indexer.core.passes import hex_of
@@ -19,10 +20,27 @@ from indexer.web.health import Health
 log = get_logger()
 
 
+class Onlooker(Protocol):
+    """Who wants to see how far the lanes of all chains are, each under its name."""
+
+    def debt_known(self, chain: str, missing_blocks: Mapping[str, int]) -> None:
+        """So many blocks are owed, by pass."""
+
+    def head_known(self, chain: str, indexed_block: int, latest_block: int) -> None:
+        """The live lane has committed so far, of what the node has."""
+
+
 class Telemetry:
     """Listens to the lanes of one chain."""
 
-    def __init__(self, settings: ChainSettings, health: Health, wake: asyncio.Event) -> None:
+    def __init__(
+        self,
+        settings: ChainSettings,
+        health: Health,
+        wake: asyncio.Event,
+        onlooker: Onlooker | None = None,
+    ) -> None:
+        self._onlooker = onlooker
         self.settings = settings
         self.indexed_number = -1
         self.wake = wake
@@ -50,6 +68,8 @@ class Telemetry:
             metrics.DISCOVERY_LATENCY_SECONDS.labels(self.settings.name).observe(
                 max(time.time() - tip.timestamp, 0.0)
             )
+        if self._onlooker is not None:
+            self._onlooker.head_known(self.settings.name, tip.number, head.latest.number)
         self.indexed_number = tip.number
         self._chain.finality_violation = None
         self._chain.lag_seconds = lag_seconds
@@ -73,6 +93,8 @@ class Telemetry:
 
     def debt_known(self, missing_blocks: Mapping[str, int]) -> None:
         """Show what each pass owes."""
+        if self._onlooker is not None:
+            self._onlooker.debt_known(self.settings.name, missing_blocks)
         for name, blocks in missing_blocks.items():
             metrics.COVERAGE_MISSING_BLOCKS.labels(self.settings.name, name).set(blocks)
 

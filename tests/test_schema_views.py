@@ -77,6 +77,7 @@ COLUMNS = {
         " updated_at"
     ),
     "coverage": "chain_id pass filter first_block last_block missing_blocks missing",
+    "pace": "chain_id pass blocks_per_second requests_per_block updated_at",
     "reorg": "chain_id detected_at common_ancestor depth old_tip new_tip",
     "undecoded_log": "chain_id address block_number log_index topics data reason",
     "unobserved": "chain_id manager first_block last_block reason hinted_accounts hints",
@@ -294,6 +295,18 @@ async def test_coverage_says_what_is_owed(connection: Connection) -> None:
     assert {r[4] for r in await rows(connection, query, CHAIN)} == {0}
     await connection.execute("UPDATE chain.chain SET start_block = NULL")
     assert {r[4:] for r in await rows(connection, query, CHAIN)} == {(None, None)}
+
+
+async def test_pace_shows_what_estimates_rest_on(connection: Connection) -> None:
+    """Speed and cost by kind of work; what took no time has no speed."""
+    for pass_, blocks, seconds, requests in (("logs", 100, 20, 5), ("roots", 10, 0, 1)):
+        await connection.execute(
+            "INSERT INTO chain.pace (chain_id, pass, blocks, seconds, requests)"
+            " VALUES ($1, $2, $3, $4, $5)",
+            *(CHAIN, pass_, blocks, seconds, requests),
+        )
+    query = "SELECT pass, blocks_per_second, requests_per_block FROM watch.pace ORDER BY pass"
+    assert await rows(connection, query) == [("logs", 5.0, 0.05), ("roots", None, 0.1)]
 
 
 async def test_progress_and_the_rest_show_what_they_say(connection: Connection) -> None:

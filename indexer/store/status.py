@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
+from indexer.core import estimate
+from indexer.core.debt import Span, intersect, merge, subtract
+from indexer.core.estimate import LaneProgress, Owed, RecentPace
+from indexer.core.passes import ACCOUNTS, Pass, hex_of
 from indexer.errors import DatabaseUnavailableError
 from indexer.store.pool import Database
 
@@ -26,7 +30,7 @@ _LIMIT_TIME = "SET LOCAL statement_timeout = '4s'"
 _PROGRESS = """
 SELECT chain_id, chain, latest_block, indexed_block, finalized_block, lag_blocks,
        lag_seconds::float8 AS lag_seconds, start_block, confirmed_at, updated_at,
-       finality_violation
+       extract(epoch FROM now() - updated_at)::float8 AS updated_seconds_ago, finality_violation
   FROM watch.progress
  ORDER BY chain_id
 """
@@ -48,6 +52,38 @@ SELECT chain_id, pass, sum(missing_blocks)::bigint AS missing_blocks
  GROUP BY chain_id, pass
 HAVING count(missing_blocks) = count(*)
  ORDER BY chain_id, pass
+"""
+
+# Of the passes that the daemon last started with: what was taken out of the configuration keeps
+# its coverage, but nobody pays its debt.
+_DEBT = """
+SELECT v.chain_id, v.pass, v.filter, v.cohort, v.blocks, c.start_block::bigint AS first_block,
+       least(c.finalized_number, h.adopted_block)::bigint AS last_block,
+       CASE WHEN v.cohort > 0 AND v.filter = 'accounts' THEN
+           (SELECT count(*) FROM chain.account AS a
+             WHERE a.chain_id = v.chain_id AND a.cohort_id = v.cohort AND a.cohort_id > 0)
+            WHEN v.cohort > 0 THEN
+           (SELECT count(*) FROM chain.account AS a WHERE a.chain_id = v.chain_id
+               AND a.token_cohort_id = v.cohort AND a.token_cohort_id > 0)
+            ELSE 0 END AS accounts
+  FROM chain.coverage AS v
+  JOIN chain.chain AS c ON c.chain_id = v.chain_id
+  LEFT JOIN chain.cohort AS h ON h.chain_id = v.chain_id AND h.cohort_id = v.cohort
+ WHERE c.start_block IS NOT NULL AND c.finalized_number IS NOT NULL
+   AND (NOT c.settings ? 'passes'
+        OR c.settings -> 'passes' @> jsonb_build_array(jsonb_build_array(v.pass, v.filter)))
+ ORDER BY v.chain_id, v.pass, v.filter, v.cohort
+"""
+
+_LOST = """
+SELECT chain_id, manager, cohort, range_agg(int8range(first_block, last_block + 1)) AS blocks
+  FROM evidence.unobserved GROUP BY chain_id, manager, cohort
+"""
+
+_PACE = """
+SELECT chain_id, pass, blocks, seconds, requests,
+       extract(epoch FROM now() - updated_at)::float8 AS age_seconds
+  FROM chain.pace
 """
 
 _DRIFTS = """
@@ -82,9 +118,12 @@ async def read_status(database: Database) -> dict[str, Any]:
     Shape, ready for JSON (times are ISO 8601 in UTC, addresses and hashes `0x…` text):
     `{"chains": [{"chain_id", "chain", "progress": {…}, "verdicts": {verdict: accounts},
     "drifted_by_cause": {cause: accounts}, "coverage_missing_blocks": {pass: blocks},
+    "lanes": [{"lane", "pass", "filter", "first_block", "last_block", "missing_blocks",
+    "unreadable_blocks", "percent", "accounts", "remaining_seconds", "remaining_requests",
+    "basis"}], "remaining": {"seconds", "requests", "basis"} or None,
     "finality_violation": text or None, "last_reorg": {…} or None, "reorgs": […],
     "newest_drifts": […]}]}`. A pass's debt is summed over its filters; a pass
-    that does not know its debt yet is absent. Raises
+    that does not know its debt yet is absent, and so are the lanes and what remains. Raises
     DatabaseUnavailableError, also when the database takes longer than a status is worth.
     """
     async with database.transaction() as connection:
@@ -94,6 +133,9 @@ async def read_status(database: Database) -> dict[str, Any]:
             progress = await connection.fetch(_PROGRESS)
             verdicts = await connection.fetch(_VERDICTS)
             coverage = await connection.fetch(_COVERAGE)
+            debt = await connection.fetch(_DEBT)
+            lost = await connection.fetch(_LOST)
+            pace = await connection.fetch(_PACE)
             drifts = await connection.fetch(_DRIFTS, MAX_DRIFTS)
             reorgs = await connection.fetch(_REORGS, MAX_REORGS)
         except asyncpg.QueryCanceledError as error:
@@ -109,6 +151,16 @@ async def read_status(database: Database) -> dict[str, Any]:
                 _of_chain(coverage, row["chain_id"]),
                 [_plain(drift) for drift in _of_chain(drifts, row["chain_id"])],
                 [_plain(reorg) for reorg in _of_chain(reorgs, row["chain_id"])],
+            )
+            | _lanes(
+                row,
+                _owed(_of_chain(debt, row["chain_id"]), _of_chain(lost, row["chain_id"])),
+                {
+                    one["pass"]: RecentPace(
+                        one["blocks"], one["seconds"], one["requests"], one["age_seconds"]
+                    )
+                    for one in _of_chain(pace, row["chain_id"])
+                },
             )
             for row in progress
         ]
@@ -141,6 +193,68 @@ def _chain_status(
         "last_reorg": reorgs[0] if reorgs else None,
         "reorgs": reorgs,
         "newest_drifts": drifts,
+    }
+
+
+def _owed(debt: list[asyncpg.Record], lost: list[asyncpg.Record]) -> list[Owed]:
+    """Subtract coverage from what is asked for."""
+    gone = {
+        (f"roots/{hex_of(row['manager'])}", row["cohort"]): _spans(row["blocks"]) for row in lost
+    }
+    found = []
+    for row in debt:
+        target = (row["first_block"], row["last_block"])
+        missing = subtract(target, _spans(row["blocks"]))
+        pass_ = Pass(row["pass"], row["filter"])
+        pruned = gone.get((pass_.name, row["cohort"]), ()) if pass_.filter == ACCOUNTS else ()
+        found.append(
+            Owed(
+                pass_,
+                row["cohort"],
+                target,
+                missing,
+                intersect(missing, merge(pruned)),
+                row["accounts"],
+            )
+        )
+    return found
+
+
+def _spans(blocks: Iterable[Any]) -> list[Span]:
+    """Half-open ranges of the database as first and last block."""
+    return [(one.lower, one.upper - 1) for one in blocks]
+
+
+def _lanes(
+    progress: asyncpg.Record, owed: Sequence[Owed], paces: dict[str, RecentPace]
+) -> dict[str, Any]:
+    shown: list[LaneProgress] = []
+    where = [progress[key] for key in ("start_block", "indexed_block", "latest_block")]
+    if None not in where:
+        shown.append(estimate.live_lane(*where))
+    shown += estimate.lanes(owed, paces)
+    rest = estimate.total(owed, paces) if owed else None
+    return {
+        "lanes": [_lane(one) for one in shown],
+        "remaining": rest
+        and {"seconds": rest.seconds, "requests": rest.requests, "basis": rest.basis},
+    }
+
+
+def _lane(bar: LaneProgress) -> dict[str, Any]:
+    return {
+        "lane": bar.lane,
+        "pass": bar.pass_.name,
+        "filter": bar.pass_.filter,
+        "first_block": bar.first_block,
+        "last_block": bar.last_block,
+        "missing_blocks": bar.missing_blocks,
+        "unreadable_blocks": bar.unreadable_blocks,
+        "percent": bar.percent,
+        "accounts": bar.accounts,
+        "remaining_seconds": bar.remainder.seconds,
+        "remaining_requests": bar.remainder.requests,
+        "basis": bar.remainder.basis,
     }
 
 

@@ -9,6 +9,8 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
+from indexer.core.lane_text import left, percent_text, shown_lanes, summary
+
 REFRESH_SECONDS = 15
 
 _STYLE = """
@@ -37,6 +39,9 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums;
   overflow-wrap: normal; white-space: nowrap; }
 th.wrap { overflow-wrap: anywhere; }
 table.narrow { width: auto; min-width: min(100%, 30rem); }
+td.left { min-width: 9rem; }
+progress { width: clamp(3rem, 12vw, 8rem); height: .75rem; vertical-align: middle;
+  accent-color: var(--good); }
 code { font: .875em ui-monospace, monospace; }
 td { unicode-bidi: isolate; overflow-wrap: anywhere; }
 td.tight { overflow-wrap: normal; white-space: nowrap; }
@@ -110,6 +115,7 @@ def _chain(chain: Mapping[str, Any]) -> str:
             ),
             f"<p class=bad>Finality violation: {escape(violation)}</p>" if violation else "",
             _progress(chain["progress"], chain["coverage_missing_blocks"]),
+            _lanes(chain),
             _verdicts(chain["verdicts"]),
             _drifts(chain["newest_drifts"], chain["verdicts"]["drifted"]),
             _reorgs(chain["reorgs"]),
@@ -132,6 +138,22 @@ def _progress(progress: Mapping[str, Any], missing_blocks: Mapping[str, int]) ->
     ]
     body = [f"<tr><th scope=row class=wrap>{head}</th>{cell}</tr>" for head, cell in rows]
     return _table("Progress", [("What", ""), ("Value", "number")], body, kind="narrow")
+
+
+def _lanes(chain: Mapping[str, Any]) -> str:
+    """One bar per lane; `progress` needs neither a script nor a style of its own."""
+    said = summary(chain)
+    words = f"<p>{escape(said[0].upper() + said[1:])}.</p>" if said else ""
+    body = [
+        f"<tr><th scope=row>{escape(name)}</th>"
+        f"<td class=tight><progress max=100 value={float(lane['percent']):.1f}"
+        f" aria-label='{escape(name)}'></progress> {percent_text(lane['percent'])}</td>"
+        f"<td class=left>{escape(left(lane))}</td></tr>"
+        for name, lane in shown_lanes(chain["lanes"])
+    ]
+    if not body:
+        return words
+    return _table("Lanes", [("Lane", ""), ("Done", ""), ("Left", "")], body) + words
 
 
 def _verdicts(counts: Mapping[str, int]) -> str:

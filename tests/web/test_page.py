@@ -26,7 +26,25 @@ def a_status(text: str) -> dict:
                     "finalized_block": None,
                     "lag_blocks": 1,
                     "lag_seconds": 2.5,
+                    "updated_seconds_ago": 10_300.0,
                 },
+                "lanes": [
+                    {
+                        "lane": "logs",
+                        "pass": "logs",
+                        "filter": text,
+                        "first_block": 0,
+                        "last_block": 120,
+                        "missing_blocks": 40,
+                        "unreadable_blocks": 8,
+                        "percent": 66.7,
+                        "accounts": 2,
+                        "remaining_seconds": None,
+                        "remaining_requests": None,
+                        "basis": text,
+                    }
+                ],
+                "remaining": {"seconds": None, "requests": None, "basis": text},
                 "verdicts": {"in_sync": 3, "drifted": 1, text + "x": 0},
                 "drifted_by_cause": {"never_landed": 1},
                 "coverage_missing_blocks": {text: 40},
@@ -122,13 +140,22 @@ def test_the_policy_allows_the_page_its_own_style_and_nothing_else():
 def test_the_page_names_its_tables_and_their_heads():
     """Each table has a caption and scoped heads, and the document a language and a title."""
     page = render_page(a_status("plain"), {}, uptime_seconds=0.0, version="0.1.0")
-    assert page.count("<caption>") == page.count("<table ") == 4
+    assert page.count("<caption>") == page.count("<table ") == 5
     assert page.count("<th ") == page.count("<th scope=")
     assert "<html lang=en>" in page
     assert "<title>Sessionwatch: ready</title>" in page
     assert "<th scope=row class=wrap>Finalized block</th><td class=number>unknown</td>" in page
     assert ">2026-01-02 03:04:05 UTC</time>" in page
     assert "block 118, not final<" in page
+
+
+def test_the_page_shows_a_bar_per_lane():
+    """How much is done, what is left, what is not readable, and that nobody seems to pay it."""
+    page = render_page(a_status("plain"), {}, uptime_seconds=0.0, version="0.1.0")
+    assert "<progress max=100 value=66.7 aria-label='logs plain'></progress> 66 %" in page
+    assert "32 blocks left; no estimate: plain; with the past of 2 accounts" in page
+    assert "not readable: 8 blocks, needs an archive node" in page
+    assert "<p>The past: no estimate: plain; no daemon has written for 3 h.</p>" in page
 
 
 def test_a_page_without_a_status_still_says_what_is_known():
