@@ -1059,7 +1059,9 @@ SELECT v.chain_id, v.pass, v.filter, v.cohort, c.start_block::bigint AS first_bl
       SELECT CASE WHEN c.finalized_number IS NOT NULL THEN least(c.finalized_number, h.adopted_block)::bigint END AS last_block) AS wanted
  CROSS JOIN LATERAL (
       SELECT CASE WHEN c.start_block <= wanted.last_block THEN int8multirange(int8range(c.start_block, wanted.last_block + 1)) - v.blocks
-                  WHEN c.start_block > wanted.last_block THEN '{}'::int8multirange END AS missing) AS todo;
+                  WHEN c.start_block > wanted.last_block THEN '{}'::int8multirange END AS missing) AS todo
+ -- What the configuration no longer asks for is kept, and owes nothing.
+ WHERE NOT c.settings ? 'passes' OR c.settings -> 'passes' @> jsonb_build_array(jsonb_build_array(v.pass, v.filter));
 
 CREATE VIEW watch.reorg AS
 SELECT r.chain_id, r.detected_at, r.common_ancestor, r.depth, evidence.hex(r.old_tip_hash) AS old_tip, evidence.hex(r.new_tip_hash) AS new_tip,
@@ -1175,7 +1177,7 @@ COMMENT ON VIEW watch.erc1155_balance IS 'ERC-1155 balances up to the tip, other
 COMMENT ON VIEW watch.erc1155_approval IS 'ApprovalForAll events, in force or withdrawn.';
 COMMENT ON VIEW watch.erc1155_uri IS 'URI events.';
 COMMENT ON VIEW watch.progress IS 'How far each chain has come.';
-COMMENT ON VIEW watch.coverage IS 'What each pass still owes: blocks from the chain''s start to its finalized block (for a cohort: to where it was adopted).';
+COMMENT ON VIEW watch.coverage IS 'What each configured pass still owes: blocks from the chain''s start to its finalized block (for a cohort: to where it was adopted).';
 COMMENT ON VIEW watch.reorg IS 'Rewinds: reorgs, and what an operator took back.';
 COMMENT ON VIEW watch.undecoded_log IS 'Logs that could not be decoded, raw, with the reason.';
 COMMENT ON VIEW watch.unobserved IS 'Stretches of blocks in which roots could not be read: from the first to the last block with something to read. An archive node fills them.';
