@@ -62,7 +62,7 @@ class World:
 
     @property
     def managers(self) -> tuple[Address, ...]:
-        return (*self.silent_managers, at.EVENT_MANAGER)
+        return *self.silent_managers, at.EVENT_MANAGER
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,7 @@ class Story:
 
     def create(self, account: Address) -> None:
         """Add a block in which one account of the world is created, and nothing else."""
-        draft = self._new_draft()
-        draft.create(account)
+        (draft := self._new_draft()).create(account)
         self._mine(draft.written())
 
     def _draft(self) -> Content:
@@ -302,8 +301,7 @@ class _Draft:
 
     def _create(self) -> None:
         taken = {*self._there, *self._code, *self._world.late}
-        new = [a for a in self._world.accounts if a not in taken]
-        if new:
+        if new := [a for a in self._world.accounts if a not in taken]:
             self.create(self._random.choice(new))
 
     def create(self, account: Address) -> None:
