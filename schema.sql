@@ -1059,7 +1059,9 @@ SELECT v.chain_id, v.pass, v.filter, v.cohort, c.start_block::bigint AS first_bl
       SELECT CASE WHEN c.finalized_number IS NOT NULL THEN least(c.finalized_number, h.adopted_block)::bigint END AS last_block) AS wanted
  CROSS JOIN LATERAL (
       SELECT CASE WHEN c.start_block <= wanted.last_block THEN int8multirange(int8range(c.start_block, wanted.last_block + 1)) - v.blocks
-                  WHEN c.start_block > wanted.last_block THEN '{}'::int8multirange END AS missing) AS todo;
+                  WHEN c.start_block > wanted.last_block THEN '{}'::int8multirange END AS missing) AS todo
+ -- What the configuration no longer asks for is kept, and owes nothing.
+ WHERE NOT c.settings ? 'passes' OR c.settings -> 'passes' @> jsonb_build_array(jsonb_build_array(v.pass, v.filter));
 
 CREATE VIEW watch.pace AS
 SELECT p.chain_id, p.pass, p.blocks / nullif(p.seconds, 0) AS blocks_per_second, p.requests / nullif(p.blocks, 0) AS requests_per_block,
@@ -1180,7 +1182,7 @@ COMMENT ON VIEW watch.erc1155_balance IS 'ERC-1155 balances up to the tip, other
 COMMENT ON VIEW watch.erc1155_approval IS 'ApprovalForAll events, in force or withdrawn.';
 COMMENT ON VIEW watch.erc1155_uri IS 'URI events.';
 COMMENT ON VIEW watch.progress IS 'How far each chain has come.';
-COMMENT ON VIEW watch.coverage IS 'What each pass still owes: blocks from the chain''s start to its finalized block (for a cohort: to where it was adopted).';
+COMMENT ON VIEW watch.coverage IS 'What each configured pass still owes: blocks from the chain''s start to its finalized block (for a cohort: to where it was adopted).';
 COMMENT ON VIEW watch.pace IS 'How fast debt was paid lately, by kind of work: logs, bodies, roots (of all managers). No row: none was paid yet.';
 COMMENT ON VIEW watch.reorg IS 'Rewinds: reorgs, and what an operator took back.';
 COMMENT ON VIEW watch.undecoded_log IS 'Logs that could not be decoded, raw, with the reason.';

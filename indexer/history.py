@@ -128,13 +128,15 @@ class Historian:
     async def _claim(self) -> list[Task]:
         """Take as many ranges as there are places; they are in flight from here on."""
         settings = self.contracts.settings
+        # Before the ledger is read: what ends meanwhile is in neither, and would be paid twice.
+        busy = list(self._busy)
         ledger = await store.read_ledger(self.database, settings.chain_id)
         if ledger is None:
             return []
         self.listener.debt_known(missing_blocks(ledger, self.wanted))
         claimed: list[Task] = []
         while self._places(LOGS_IN_FLIGHT, claimed, "factory", "logs"):
-            task = next_logs(ledger, self.wanted, [*self._busy, *claimed], self._blocks("logs"))
+            task = next_logs(ledger, self.wanted, [*busy, *claimed], self._blocks("logs"))
             if task is None:
                 break
             if task.kind == "factory":
@@ -142,7 +144,7 @@ class Historian:
             await self._begin(task)
             claimed.append(task)
         while self._places(STATE_IN_FLIGHT, claimed, "bodies", "roots"):
-            task, was_lost = self._next_state(ledger, claimed)
+            task, was_lost = self._next_state(ledger, [*busy, *claimed])
             if task is None:
                 break
             last = await cut_range(self.database, settings.chain_id, task, MAX_TRIGGERS)
@@ -159,9 +161,8 @@ class Historian:
     def _blocks(self, kind: str) -> int:
         return self.sizes[kind].blocks
 
-    def _next_state(self, ledger: Ledger, claimed: Sequence[Task]) -> tuple[Task | None, bool]:
+    def _next_state(self, ledger: Ledger, busy: Sequence[Task]) -> tuple[Task | None, bool]:
         """Return the next range of bodies or roots, and whether it was lost before."""
-        busy = [*self._busy, *claimed]
         task = next_state(ledger, self.wanted, busy, MAX_STATE_BLOCKS, retry_lost=False)
         was_lost = False
         asks_again = self._probe not in busy and (

@@ -202,7 +202,7 @@ async def settled(connection: Connection, block: int, block_hash: bytes) -> bool
                AND NOT EXISTS (SELECT FROM chain.verdict_queue)
                AND NOT EXISTS (SELECT FROM watch.coverage
                                 WHERE coalesce(missing_blocks, 0) > 0)
-               AND NOT EXISTS (SELECT FROM chain.coverage WHERE cohort = 0
+               AND NOT EXISTS (SELECT FROM chain.coverage WHERE cohort = 0 AND pass = 'logs'
                                   AND filter = 'accounts' AND live_from IS NULL)""",
             block,
             block_hash,

@@ -273,7 +273,10 @@ async def test_balances_are_folded_ones_and_the_tail(connection: Connection) -> 
 
 
 async def test_coverage_says_what_is_owed(connection: Connection) -> None:
-    """The target runs from the start block to the finalized one, for a cohort to its adoption."""
+    """The target runs from the start block to the finalized one, for a cohort to its adoption.
+
+    A pass that is no longer configured owes nothing.
+    """
     await make_chain(connection, start=3, final=10, tip=20)
     await insert(connection, "chain.cohort", cohort_id=1, adopted_block=6)
     await insert(connection, "chain.cohort", cohort_id=2, adopted_block=15)
@@ -291,6 +294,10 @@ async def test_coverage_says_what_is_owed(connection: Connection) -> None:
         ("logs", 1, 3, 6, 4, "{[3,7)}"),
         ("logs", 2, 3, 10, 8, "{[3,11)}"),
     ]
+    configured = '{"passes": [["bodies", "accounts"]]}'
+    await connection.execute("UPDATE chain.chain SET settings = $1", configured)
+    assert [r[0] for r in await rows(connection, query, CHAIN)] == ["bodies"]
+    await connection.execute("UPDATE chain.chain SET settings = '{}'")
     await connection.execute("UPDATE chain.chain SET start_block = 11")
     assert {r[4] for r in await rows(connection, query, CHAIN)} == {0}
     await connection.execute("UPDATE chain.chain SET start_block = NULL")

@@ -36,15 +36,33 @@ RootChange = tuple[Address, Address, int, Hash32, Hash32, Hash32]
 """Manager, account, block number, block hash, root, previous root."""
 
 _OP_TYPE = "(address,uint256,bytes,bytes,uint256,uint256,uint256,uint256,uint256,bytes,bytes)"
-_CODE = {
-    at.MANAGER: bytes.fromhex("7cb64759b13152ee"),  # the selectors of V1's two functions
-    at.EVENT_MANAGER: topic.MERKLE_ROOT_UPDATED,
-}
+_V1_CODE = bytes.fromhex("7cb64759b13152ee")  # the selectors of V1's two functions
 
 
 def word(value: int | bytes) -> Hash32:
     """Return a number or an address as 32 bytes."""
     return Hash32(value.to_bytes(32) if isinstance(value, int) else value.rjust(32, b"\0"))
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Who takes part in a story. As it stands by default it leaves a seed's draws as they are.
+
+    `silent_managers` log nothing; EVENT_MANAGER is always there. Accounts come from FACTORY but
+    for those of `factory_of`, and of themselves but for `late`: tokens reach these, too, and they
+    are there only from Story.create. `taints` False: no account ever runs foreign code.
+    """
+
+    accounts: tuple[Address, ...] = ACCOUNTS
+    late: tuple[Address, ...] = ()
+    factory_of: Mapping[Address, Address] = field(default_factory=dict)
+    tokens: tuple[Address, ...] = (at.SEED_TOKEN,)
+    silent_managers: tuple[Address, ...] = (at.MANAGER,)
+    taints: bool = True
+
+    @property
+    def managers(self) -> tuple[Address, ...]:
+        return *self.silent_managers, at.EVENT_MANAGER
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +86,20 @@ class Story:
     """Writes blocks onto a node's winning branch; knows every root and balance of it."""
 
     def __init__(
-        self, node: SimNode, source: random.Random, *, finality_depth: int, silent: bool = False
+        self,
+        node: SimNode,
+        source: random.Random,
+        *,
+        finality_depth: int,
+        silent: bool = False,
+        world: World | None = None,
     ) -> None:
         self._node, self._random, self._finality_depth = node, source, finality_depth
-        self._silent = silent
+        self._silent, self._world = silent, world or World()
         self._contents: dict[bytes, Content] = {}
         self._highest = 0
-        self._mine(Content(code=_CODE))
+        code = dict.fromkeys(self._world.silent_managers, _V1_CODE)
+        self._mine(Content(code=code | {at.EVENT_MANAGER: topic.MERKLE_ROOT_UPDATED}))
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -83,8 +108,16 @@ class Story:
         empty = self._random.random() < 0.25
         self._mine(Content() if empty else self._draft())
 
+    def create(self, account: Address) -> None:
+        """Add a block in which one account of the world is created, and nothing else."""
+        (draft := self._new_draft()).create(account)
+        self._mine(draft.written())
+
     def _draft(self) -> Content:
-        return _Draft(self._node.tip, self._random, silent=self._silent).content()
+        return self._new_draft().content()
+
+    def _new_draft(self) -> _Draft:
+        return _Draft(self._node.tip, self._random, self._world, silent=self._silent)
 
     def mine_empty(self, count: int) -> None:
         """Add blocks without anything in them."""
@@ -143,13 +176,13 @@ class Story:
 
     def root_changes(self) -> set[RootChange]:
         """Return every change of a root between the ends of two blocks of the winning branch."""
-        owner = {root_slot(account): account for account in ACCOUNTS}
+        owner = {root_slot(account): account for account in self._world.accounts}
         now: dict[Slot, Hash32] = {}
         changes: set[RootChange] = set()
         for block in self._blocks():
             for (manager, slot), root in block.slots.items():
                 before = now.get((manager, slot), ZERO_HASH)
-                if manager in MANAGERS and root != before:
+                if manager in self._world.managers and root != before:
                     changes.add((manager, owner[slot], block.number, block.hash, root, before))
                     now[manager, slot] = root
         return changes
@@ -177,9 +210,11 @@ def is_tainted(block: SimBlock, account: Address) -> bool:
 class _Draft:
     """One block in the making, on top of `parent`."""
 
-    def __init__(self, parent: SimBlock, source: random.Random, *, silent: bool) -> None:
-        self._parent, self._random, self._silent = parent, source, silent
-        self._there = [account for account in ACCOUNTS if exists(parent, account)]
+    def __init__(
+        self, parent: SimBlock, source: random.Random, world: World, *, silent: bool
+    ) -> None:
+        self._parent, self._random, self._world, self._silent = parent, source, world, silent
+        self._there = [account for account in world.accounts if exists(parent, account)]
         self._logs: list[SimLog] = []
         self._transactions: list[SimTransaction] = []
         self._slots: dict[Slot, Hash32] = {}
@@ -190,6 +225,8 @@ class _Draft:
     def content(self) -> Content:
         acts = [self._bundle, self._bundle, self._bundle, self._module, self._event, self._tokens]
         acts += [self._modules, self._taint, self._noise]
+        if not self._world.taints:
+            acts.remove(self._taint)
         for _ in range(self._random.randint(1, 3)):
             if len(self._there) < 2 or self._random.random() < 0.15:
                 self._create()
@@ -197,7 +234,11 @@ class _Draft:
                 self._random.choice(acts)()
         for account in self._there if self._silent else ():
             if is_tainted(self._parent, account) and self._random.random() < 0.3:
-                self._set(self._random.choice(MANAGERS), account)
+                self._set(self._random.choice(self._world.managers), account)
+        return self.written()
+
+    def written(self) -> Content:
+        """Return what the acts so far have written."""
         return Content(
             tuple(self._logs),
             tuple(self._transactions),
@@ -208,6 +249,10 @@ class _Draft:
         )
 
     # --- parts -----------------------------------------------------------------------------------
+
+    def _one_of(self, addresses: tuple[Address, ...]) -> Address:
+        """Draw one; nothing is drawn where there is no choice."""
+        return addresses[0] if len(addresses) == 1 else self._random.choice(addresses)
 
     def _account(self) -> Address:
         return self._named(self._random.choice(self._there))
@@ -240,28 +285,32 @@ class _Draft:
         self._logs += [replace(log, transaction=index) for log in logs]
 
     def _transfer(self) -> SimLog:
-        giver, taker = self._random.choices([*ACCOUNTS, at.STRANGER, ZERO_ADDRESS], k=2)
+        token = self._one_of(self._world.tokens)
+        giver, taker = self._random.choices([*self._world.accounts, at.STRANGER, ZERO_ADDRESS], k=2)
         ids = self._random.sample(range(4), self._random.choice([1, 1, 2, 3]))
         amounts = [self._random.randint(1, 1000) for _ in ids]
         self._moved += [(giver, taker, *pair) for pair in zip(ids, amounts, strict=True)]
         places = (word(at.BUNDLER), word(giver), word(taker))
         if len(ids) == 1:
             data = word(ids[0]) + word(amounts[0])
-            return SimLog(at.SEED_TOKEN, (topic.TRANSFER_SINGLE, *places), data)
+            return SimLog(token, (topic.TRANSFER_SINGLE, *places), data)
         data = encode(["uint256[]", "uint256[]"], [ids, amounts])
-        return SimLog(at.SEED_TOKEN, (topic.TRANSFER_BATCH, *places), data)
+        return SimLog(token, (topic.TRANSFER_BATCH, *places), data)
 
     # --- acts ------------------------------------------------------------------------------------
 
     def _create(self) -> None:
-        new = [a for a in ACCOUNTS if a not in self._there and a not in self._code]
-        if not new:
-            return
-        account = self._random.choice(new)
+        taken = {*self._there, *self._code, *self._world.late}
+        if new := [a for a in self._world.accounts if a not in taken]:
+            self.create(self._random.choice(new))
+
+    def create(self, account: Address) -> None:
+        """Let its factory make an account."""
         self._code[account] = b"\x60"
         self._slots[account, implementation_slot(account)] = word(at.IMPLEMENTATION)
         names = (topic.ACCOUNT_CREATION, word(account), word(at.ECDSA_MODULE), word(0))
-        self._transaction(at.FACTORY, b"", SimLog(at.FACTORY, names))
+        factory = self._world.factory_of.get(account, at.FACTORY)
+        self._transaction(factory, b"", SimLog(factory, names))
 
     def _bundle(self) -> None:
         """Hand in one to three user operations; one bundle in five through a wrapper."""
@@ -269,8 +318,9 @@ class _Draft:
         logs = [SimLog(at.ENTRY_POINT, (topic.BEFORE_EXECUTION,))]
         for _ in range(self._random.randint(1, 3)):
             sender, success = self._account(), self._random.random() < 0.8
-            root = self._root(at.MANAGER, sender)
-            call = encode(["address", "uint256", "bytes"], [at.MANAGER, 0, SET_MERKLE_ROOT + root])
+            manager = self._one_of(self._world.silent_managers)
+            root = self._root(manager, sender)
+            call = encode(["address", "uint256", "bytes"], [manager, 0, SET_MERKLE_ROOT + root])
             operation = UserOperation(
                 sender,
                 self._random.getrandbits(64),
@@ -281,7 +331,7 @@ class _Draft:
                 encode(["bytes", "address"], [bytes(65), at.ECDSA_MODULE]),
             )
             if success and operation.call_data:
-                self._slots[at.MANAGER, root_slot(sender)] = root
+                self._slots[manager, root_slot(sender)] = root
             if success and self._random.random() < 0.5:
                 logs.append(self._transfer())
             operations.append(operation)
@@ -298,7 +348,7 @@ class _Draft:
         """Let a module act for an account; what it did shows in state alone."""
         account = self._account()
         if self._random.random() < 0.7:
-            self._set(at.MANAGER, account)
+            self._set(self._one_of(self._world.silent_managers), account)
         names = (topic.EXECUTION_FROM_MODULE_SUCCESS, word(at.PUPPET_MODULE))
         self._transaction(at.PUPPET_MODULE, b"", SimLog(account, names))
 
@@ -316,7 +366,7 @@ class _Draft:
 
     def _modules(self) -> None:
         """Enable or disable a manager as module."""
-        account, manager = self._account(), self._random.choice(MANAGERS)
+        account, manager = self._account(), self._random.choice(self._world.managers)
         enable = self._random.random() < 0.6
         self._slots[account, module_slot(manager)] = word(SENTINEL_MODULE) if enable else ZERO_HASH
         name = topic.ENABLED_MODULE if enable else topic.DISABLED_MODULE
