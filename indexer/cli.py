@@ -25,6 +25,7 @@ from indexer.cli_common import (
     run_async,
     with_database,
 )
+from indexer.cli_export import export_sets
 from indexer.cli_sessions import sessions
 from indexer.errors import (
     EXIT_STOPPED,
@@ -333,6 +334,7 @@ def _configured(settings: Settings, name: str) -> ChainSettings:
     return chain
 
 
+sessions.add_command(export_sets)
 cli.add_command(sessions)
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from indexer.errors import EXIT_FATAL, EXIT_STUCK, FatalError, SessionwatchError
+from indexer.errors import EXIT_FATAL, EXIT_STUCK, FatalError, SessionwatchError, UsageError
 
 if TYPE_CHECKING:
     from indexer.config import DatabaseSettings, Settings
+    from indexer.core.types import Address
     from indexer.store.pool import Database
 
 T = TypeVar("T")
@@ -52,6 +53,22 @@ def json_option(function: F) -> F:
     )
 
 
+def read_address_option(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> Address | None:
+    """Read an address option, for click."""
+    from indexer.core.config_values import ValueMistakeError, parse_address  # noqa: PLC0415
+
+    if value is None:
+        return None
+    try:
+        return parse_address(value)
+    except ValueMistakeError as mistake:
+        raise click.BadParameter(
+            f"found {mistake.found}, expected {mistake.expected}", context, parameter
+        ) from None
+
+
 def config_file(context: click.Context) -> Path | None:
     """Return the file that --config named."""
     value: Path | None = context.ensure_object(dict).get("config")
@@ -82,6 +99,20 @@ def read_settings(
         secrets=settings.secrets(),
     )
     return settings
+
+
+def known_chain_id(settings: Settings | None, name: str) -> int:
+    """Return the id of a chain that is configured, or a preset. Raises UsageError."""
+    from indexer.core.presets import PRESETS  # noqa: PLC0415
+
+    chain = settings.chain(name) if settings is not None else None
+    if chain is not None:
+        return chain.chain_id
+    if name in PRESETS:
+        return PRESETS[name].chain_id
+    configured = [one.name for one in settings.chains] if settings is not None else []
+    known = dict.fromkeys([*configured, *PRESETS])
+    raise UsageError(f"no chain {name!r} is known", remedy=f"known are: {', '.join(known)}")
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
