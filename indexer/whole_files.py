@@ -38,8 +38,11 @@ def to_file(path: Path, *, force: bool) -> Iterator[Write]:
     Raises UsageError where the file may not or cannot be made, if possible before the block.
     """
     with _refusals(path):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():  # root would replace /dev/null itself
+            raise UsageError(
+                f"{show_name(str(path))} is no ordinary file",
+                remedy="name a file, or use --output - and send it where you want",
+            )
         if not force:
             _refuse_existing(path)
         handle, name = tempfile.mkstemp(prefix=_PREFIX, dir=path.parent)

@@ -164,7 +164,8 @@ async def test_what_cannot_be_exported_is_refused(database_url: str, tmp_path: P
     for output in (["--split", file], []):
         assert "one place per account" in await refused("--form", "sdk_dump", *output)
     assert "No such file or directory" in await refused("--output", str(tmp_path / "no/sets.json"))
-    assert "Is a directory" in await refused("--output", str(tmp_path), "--force")
+    for other in (str(tmp_path), "/dev/null"):
+        assert "is no ordinary file" in await refused("--output", other, "--force")
     assert "is there already" in await refused("--split", str(tmp_path))
     other = str(tmp_path / f"0x{OTHER.hex()}_sessions.json")
     assert "choose another name" in await refused(first, "--output", other)
