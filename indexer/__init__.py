@@ -8,6 +8,8 @@ The shell
     cli_audit.py        `audit`: its progress bar and its report
     cli_status.py       what `status` prints: one bar per lane
     cli_progress.py     the bars of `run --once` on a terminal
+    cli_export.py       sessions export
+    whole_files.py      files that appear whole or not at all, for their owner only
     check.py            `check`: do configuration, database, nodes and contracts fit together?
     config.py           TOML, credentials, environment → frozen settings; every mistake at once
     config_sources.py   where settings stand: the raw values, each with its source
@@ -73,6 +75,7 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     session_json.py     strict JSON that may lie beside private keys
     session_fields.py   one field of a document somebody else wrote
     session_reader.py   one session after the other, every mistake with its path
+    session_export.py   session sets as the documents that import reads
     session_particle.py what an answer of particle_aa_createSessions says of account and root
     session_abi.py      sessionKeyDataInAbi → bytes
     session_layout.py   where a module keeps the session key in its data
@@ -95,6 +98,7 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     copying.py          COPY into the tables, in key order
     observations.py     what was read from state, and who is named for it
     sessions.py         the stored session sets: import, list, show
+    session_export.py   the stored session sets with their data, one after the other
     sweep.py            the sweep's: what waits to be decided, and deciding it
     verdict_queue.py    (manager, account) whose inputs changed
     verdict_inputs.py   what verdicts are decided on

@@ -26,6 +26,7 @@ from indexer.cli_common import (
     run_async,
     with_database,
 )
+from indexer.cli_export import export_sets
 from indexer.cli_sessions import sessions
 from indexer.errors import (
     EXIT_STOPPED,
@@ -309,6 +310,7 @@ def _confirmed() -> bool:
 
 
 cli.add_command(audit)
+sessions.add_command(export_sets)
 cli.add_command(sessions)
 
 

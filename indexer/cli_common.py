@@ -18,6 +18,7 @@ from indexer.errors import EXIT_FATAL, EXIT_STUCK, FatalError, SessionwatchError
 if TYPE_CHECKING:
     from indexer.config import DatabaseSettings, Settings
     from indexer.core.settings import ChainSettings
+    from indexer.core.types import Address
     from indexer.store.pool import Database
 
 T = TypeVar("T")
@@ -51,6 +52,22 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(
         function
     )
+
+
+def read_address_option(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> Address | None:
+    """Read an address option, for click."""
+    from indexer.core.config_values import ValueMistakeError, parse_address  # noqa: PLC0415
+
+    if value is None:
+        return None
+    try:
+        return parse_address(value)
+    except ValueMistakeError as mistake:
+        raise click.BadParameter(
+            f"found {mistake.found}, expected {mistake.expected}", context, parameter
+        ) from None
 
 
 def config_file(context: click.Context) -> Path | None:
@@ -92,6 +109,20 @@ def configured_chain(settings: Settings, name: str) -> ChainSettings:
         known = ", ".join(one.name for one in settings.chains)
         raise UsageError(f"no chain {name!r} is configured", remedy=f"configured are: {known}")
     return chain
+
+
+def known_chain_id(settings: Settings | None, name: str) -> int:
+    """Return the id of a chain that is configured, or a preset. Raises UsageError."""
+    from indexer.core.presets import PRESETS  # noqa: PLC0415
+
+    chain = settings.chain(name) if settings is not None else None
+    if chain is not None:
+        return chain.chain_id
+    if name in PRESETS:
+        return PRESETS[name].chain_id
+    configured = [one.name for one in settings.chains] if settings is not None else []
+    known = dict.fromkeys([*configured, *PRESETS])
+    raise UsageError(f"no chain {name!r} is known", remedy=f"known are: {', '.join(known)}")
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:

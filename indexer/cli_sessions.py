@@ -13,9 +13,11 @@ from indexer.cli_common import (
     config_option,
     hex_text,
     json_option,
+    known_chain_id,
     plain,
     print_json,
     print_table,
+    read_address_option,
     read_settings,
     with_database,
 )
@@ -30,22 +32,6 @@ if TYPE_CHECKING:
     from indexer.store.sessions import ImportedRow
 
 
-def _address(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> Address | None:
-    """Read an address option, for click."""
-    from indexer.core.config_values import ValueMistakeError, parse_address  # noqa: PLC0415
-
-    if value is None:
-        return None
-    try:
-        return parse_address(value)
-    except ValueMistakeError as mistake:
-        raise click.BadParameter(
-            f"found {mistake.found}, expected {mistake.expected}", context, parameter
-        ) from None
-
-
 @click.group()
 def sessions() -> None:
     """Keep the session sets that clients registered."""
@@ -56,8 +42,10 @@ def sessions() -> None:
 @json_option
 @click.argument("file", type=click.File("rb"))
 @click.option("--chain", "chain_name", metavar="NAME", help="A configured chain, or a preset.")
-@click.option("--account", callback=_address, metavar="0x…", help="The smart account.")
-@click.option("--manager", callback=_address, metavar="0x…", help="The SessionKeyManager.")
+@click.option("--account", callback=read_address_option, metavar="0x…", help="The smart account.")
+@click.option(
+    "--manager", callback=read_address_option, metavar="0x…", help="The SessionKeyManager."
+)
 @click.option("--dry-run", is_flag=True, help="Store nothing; needs no database.")
 @click.pass_context
 def import_file(
@@ -85,7 +73,7 @@ def import_file(
     from indexer.core.session_sets import MAX_DOCUMENT_BYTES  # noqa: PLC0415
 
     settings = _settings(context, dry_run=dry_run)
-    chain_id = None if chain_name is None else _chain_id(settings, chain_name)
+    chain_id = None if chain_name is None else known_chain_id(settings, chain_name)
     name = "standard input" if file.name in {"<stdin>", os.devnull} else str(file.name)
     document = parse_document(file.read(MAX_DOCUMENT_BYTES + 1), name=name)
     wanted = _Wanted(name, settings, chain_id, account, manager)
@@ -134,19 +122,6 @@ def _settings(context: click.Context, *, dry_run: bool) -> Settings | None:
         if dry_run and config_file(context) is None:
             return None
         raise
-
-
-def _chain_id(settings: Settings | None, name: str) -> int:
-    from indexer.core.presets import PRESETS  # noqa: PLC0415
-
-    chain = settings.chain(name) if settings is not None else None
-    if chain is not None:
-        return chain.chain_id
-    if name in PRESETS:
-        return PRESETS[name].chain_id
-    configured = [one.name for one in settings.chains] if settings is not None else []
-    known = dict.fromkeys([*configured, *PRESETS])
-    raise UsageError(f"no chain {name!r} is known", remedy=f"known are: {', '.join(known)}")
 
 
 class _Wanted:
@@ -231,7 +206,9 @@ def _print_set(one: SessionSet, *, first: bool) -> None:
 @config_option
 @json_option
 @click.option("--chain", "chain_name", metavar="NAME", help="Only of this chain.")
-@click.option("--account", callback=_address, metavar="0x…", help="Only of this account.")
+@click.option(
+    "--account", callback=read_address_option, metavar="0x…", help="Only of this account."
+)
 @click.option("--limit", type=click.IntRange(1, MAX_BIGINT), default=100, show_default=True)
 @click.pass_context
 def list_sets(
@@ -248,7 +225,7 @@ def list_sets(
       sessionwatch sessions list --chain mumbai
     """  # noqa: D301
     settings = read_settings(context, need_chains=False)
-    chain_id = None if chain_name is None else _chain_id(settings, chain_name)
+    chain_id = None if chain_name is None else known_chain_id(settings, chain_name)
     from indexer.store import sessions as store  # noqa: PLC0415
 
     async def work(database: Database) -> Any:

@@ -42,7 +42,7 @@ _ROOT: Final = ("root", "merkleRoot", "merkle_root")
 _STORE_KEY = re.compile(r"(0[xX][0-9a-fA-F]*)_sessions", re.ASCII)
 _DEMO_KEY = re.compile(r"sessions_(0[xX][0-9a-fA-F]*)_([0-9]{1,18})", re.ASCII)
 _ADDRESS_KEY = re.compile(r"0[xX][0-9a-fA-F]{40}", re.ASCII)
-_STORE_FILE = re.compile(r"(?:.*[/\\])?(0[xX][0-9a-fA-F]{40})_sessions\.json", re.ASCII | re.DOTALL)
+STORE_FILE = re.compile(r"(?:.*[/\\])?(0[xX][0-9a-fA-F]{40})_sessions\.json", re.ASCII | re.DOTALL)
 _SIGNER_FILE = re.compile(r".*_signers(\.json)?", re.IGNORECASE | re.DOTALL)
 
 
@@ -106,7 +106,7 @@ def parse_document(text: bytes, *, name: str) -> ImportResult:
     shown = show_name(name)
     document = load_document(text, name=name)
     reading.dropped += document.dropped
-    in_name = _STORE_FILE.fullmatch(name)
+    in_name = STORE_FILE.fullmatch(name)
     context = _Context()
     try:
         if in_name is not None:
