@@ -200,7 +200,7 @@ def _print_status(found: dict[str, Any]) -> None:
             [
                 f"{chain['chain']} ({chain['chain_id']})",
                 *(progress[key] for key in ("latest_block", "indexed_block", "finalized_block")),
-                progress["lag_blocks"],
+                "finished" if progress["finished"] else progress["lag_blocks"],
                 missing,
                 *(verdicts[key] for key in ("in_sync", "pending", "drifted", "unmanaged")),
             ]

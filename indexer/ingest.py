@@ -75,6 +75,9 @@ class Listener(Protocol):
     def head_confirmed(self, head: ChainHead, tip: BlockHeader, finalized_number: int) -> None:
         """Everything up to `tip` is committed, and the node was asked for its head before."""
 
+    def node_behind(self, head: ChainHead, tip: BlockHeader, finalized_number: int) -> None:
+        """The node does not show what is committed up to `tip`: it lags, or was set back."""
+
     def rows_committed(self, rows: BlockRows) -> None:
         """These rows are visible now."""
 

@@ -38,6 +38,8 @@ class ChainSettings:
     implementations: tuple[Address, ...]
     grace_seconds: int
     audit_seconds: int
+    end_block: int | None = None
+    """The chain's last block by the operator's word; nothing above it is followed or stored."""
     retired: str = ""
     """Not empty: the public chain is gone; the sentence says since when and what to use."""
 

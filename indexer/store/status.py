@@ -26,7 +26,7 @@ _LIMIT_TIME = "SET LOCAL statement_timeout = '4s'"
 _PROGRESS = """
 SELECT chain_id, chain, latest_block, indexed_block, finalized_block, lag_blocks,
        lag_seconds::float8 AS lag_seconds, start_block, confirmed_at, updated_at,
-       finality_violation
+       finality_violation, finished
   FROM watch.progress
  ORDER BY chain_id
 """

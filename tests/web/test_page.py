@@ -26,6 +26,7 @@ def a_status(text: str) -> dict:
                     "finalized_block": None,
                     "lag_blocks": 1,
                     "lag_seconds": 2.5,
+                    "finished": False,
                 },
                 "verdicts": {"in_sync": 3, "drifted": 1, text + "x": 0},
                 "drifted_by_cause": {"never_landed": 1},
