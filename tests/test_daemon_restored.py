@@ -81,7 +81,8 @@ async def test_stalled_finality_costs_no_step_more_and_is_made_up_at_once(
                 return await connection.fetchval(query) == node.finalized_number
 
             await until(resumed, "finality to resume")
-            await until(lambda: grown(node, len(node.requests) + 20), "some more steps")
+            count = len(node.requests) + 20
+            await until(lambda: grown(node, count), "some more steps")
             assert await settled(connection, node.tip.number, node.tip.hash)
             assert asked(node, "eth_getLogs", since) == []
             found = await dump(connection)
