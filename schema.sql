@@ -1044,7 +1044,8 @@ CREATE VIEW watch.progress AS
 SELECT c.chain_id, c.name AS chain, c.latest_number::bigint AS latest_block, c.indexed_number::bigint AS indexed_block,
        c.finalized_number::bigint AS finalized_block, greatest(c.latest_number - c.indexed_number, 0) AS lag_blocks,
        greatest(c.latest_time - c.indexed_time, 0) AS lag_seconds, c.updated_at, c.start_block::bigint AS start_block, c.confirmed_at,
-       c.finality_violation, c.detail_from::bigint AS detail_from
+       c.finality_violation, c.detail_from::bigint AS detail_from,
+       coalesce(c.finalized_number >= (c.settings ->> 'end_block')::bigint, false) AS finished
   FROM chain.chain AS c;
 
 CREATE VIEW watch.coverage AS
@@ -1291,6 +1292,7 @@ COMMENT ON COLUMN watch.progress.chain IS 'The chain''s name in the configuratio
 COMMENT ON COLUMN watch.progress.latest_block IS 'The node''s tip when last asked.';
 COMMENT ON COLUMN watch.progress.indexed_block IS 'How far the live lane has committed.';
 COMMENT ON COLUMN watch.progress.finalized_block IS 'The last block that is final and ours.';
+COMMENT ON COLUMN watch.progress.finished IS 'The configured end_block, the chain''s last, is indexed and final: no block is awaited any more.';
 COMMENT ON COLUMN watch.progress.lag_blocks IS 'latest_block minus indexed_block.';
 COMMENT ON COLUMN watch.progress.lag_seconds IS 'Time of the latest block minus time of the indexed block, seconds of the chain.';
 COMMENT ON COLUMN watch.progress.detail_from IS

@@ -67,6 +67,7 @@ class ChainCheck:
     chain_id: int
     retired: str
     finality: str | int
+    end_block: int | None
     endpoints: tuple[EndpointReport, ...]
     managers: tuple[ManagerReport, ...]
     problems: tuple[str, ...]
@@ -212,6 +213,12 @@ def _judged(
         if settings.finality_depth is None and not report.has_finalized_tag and not report.error
     ]
     warnings += [
+        f"{report.endpoint} shows block {report.latest} only, below end_block {settings.end_block}"
+        for report in endpoints
+        if settings.end_block is not None and (report.latest or 0) < settings.end_block
+        if report.error is None
+    ]
+    warnings += [
         f"manager {checksum_address(report.manager)}: {_KINDS[report.kind]}"
         for report in managers
         if report.kind in _WARNED_KINDS
@@ -221,6 +228,7 @@ def _judged(
         chain_id=settings.chain_id,
         retired=settings.retired,
         finality="finalized" if settings.finality_depth is None else settings.finality_depth,
+        end_block=settings.end_block,
         endpoints=tuple(endpoints),
         managers=tuple(managers),
         problems=tuple(problems),
@@ -255,6 +263,8 @@ def render(report: CheckReport) -> Iterator[tuple[str, str]]:
         tag = chain.finality == "finalized"
         depth = "the node's finalized tag" if tag else f"{chain.finality} blocks deep"
         yield "text", f"  finality: {depth}"
+        if chain.end_block is not None:
+            yield "text", f"  end: block {chain.end_block} is the last, and final once it is shown"
         for manager in chain.managers:
             size = f" ({manager.code_bytes} bytes)" if manager.has_code else ""
             version = f", version {manager.version}" if manager.version else ""

@@ -23,7 +23,7 @@ def print_status(found: Mapping[str, Any]) -> None:
             [
                 f"{chain['chain']} ({chain['chain_id']})",
                 *(progress[key] for key in ("latest_block", "indexed_block", "finalized_block")),
-                progress["lag_blocks"],
+                "finished" if progress["finished"] else progress["lag_blocks"],
                 missing,
                 *(verdicts[key] for key in ("in_sync", "pending", "drifted", "unmanaged")),
             ]

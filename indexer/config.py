@@ -281,13 +281,20 @@ def _chain(
     accounts: AccountsMode | tuple[Address, ...] = value("accounts", "factory")
     erc1155: Erc1155Mode | tuple[Address, ...] = value("erc1155", preset.erc1155 if preset else ())
     _check_retention(name, erc1155, given, mistakes)
+    start_block, end_block = value("start_block"), value("end_block")
+    if start_block is not None and end_block is not None and end_block < start_block:
+        end_source = given["chains", name, "end_block"].source
+        found = f"{end_block}, which is below start_block {start_block}"
+        expected = "the chain's last block, not below its start_block"
+        mistakes.add(end_source, f"chains.{name}.end_block", found, expected)
     local = all(is_loopback(url) for url in rpc)
     return ChainSettings(
         name=name,
         chain_id=chain_id,
         rpc=rpc,
         endpoint_names=tuple(f"endpoint-{number}" for number in range(1, len(rpc) + 1)),
-        start_block=value("start_block"),
+        start_block=start_block,
+        end_block=end_block,
         poll_seconds=value("poll_seconds", 0.25 if local else 1.0),
         finality_depth=value("finality"),
         accounts_mode="list" if isinstance(accounts, tuple) else accounts,

@@ -25,6 +25,7 @@ from indexer.core.reorg import (
     NeedTail,
     Restart,
     Rewind,
+    Step,
     Tail,
     Violation,
     Wait,
@@ -40,13 +41,21 @@ from indexer.ingest import Listener, keep_stepping
 from indexer.log import get_logger
 from indexer.store import live, verdicts, watched
 from indexer.store.chain_row import NEVER, Connection
-from indexer.store.live_view import LiveView, read_live, read_tail_roots
+from indexer.store.live_view import (
+    LiveView,
+    read_live,
+    read_tail_roots,
+    with_blocks,
+    with_tail,
+)
 from indexer.store.pool import Database
 from indexer.store.rows import BlockRows
 
 log = get_logger()
 
 MAX_BLOCKS_PER_STEP = 50
+REORG_LOOKS_BLOCKS = (64, 640, None)
+"""How deep the tail is looked into for what both branches share: first so far, then all of it."""
 
 
 @dataclass(slots=True)
@@ -66,6 +75,7 @@ class Follower:
     _violated: FinalityViolationError | None = None
     _polled: frozenset[Address] = frozenset()
     """The tainted accounts that were read at every block of the tail."""
+    _said_finished: bool = False
 
     async def run(self) -> None:
         """Follow for ever; only cancellation, fencing and fatal errors end it."""
@@ -80,23 +90,13 @@ class Follower:
         view = await read_live(self.database, chain_id)
         if view.chain.indexed_hash != self._watch_tip:
             self._forget_watch(view.chain.indexed_hash)
-        head = await fetch_head(self.node, self.contracts.settings.finality_depth)
+        if view.tail is not None and view.tail.finalized.number == self._end_block(view):
+            return await self._finished(view, view.tail.tip)
+        settings = self.contracts.settings
+        head = await fetch_head(self.node, settings.finality_depth, settings.end_block)
         if view.tail is None:
             return await self._start(view, head.finalized)
-        step = plan_step(
-            view.tail,
-            head,
-            await self._canonical(view.tail, head, whole=False),
-            max_blocks=MAX_BLOCKS_PER_STEP,
-        )
-        if isinstance(step, NeedTail):
-            step = plan_step(
-                view.tail,
-                head,
-                await self._canonical(view.tail, head, whole=True),
-                max_blocks=MAX_BLOCKS_PER_STEP,
-            )
-        match step:
+        match await self._plan(view.tail, head):
             case Wait(_, confirmed):
                 await live.confirm_head(self.database, view, head.latest, confirmed=confirmed)
                 if confirmed:
@@ -105,6 +105,7 @@ class Follower:
                         await self._read_tail(view, view.tail)
                         return True
                     return await self._activate(view)
+                self.listener.node_behind(head, view.tail.tip, view.tail.finalized.number)
                 return False
             case NeedTail():
                 # The node contradicts us but lacks headers that would show where: it lags.
@@ -113,7 +114,7 @@ class Follower:
                 # Before any of its blocks becomes final without having been read.
                 await self._read_tail(view, view.tail)
                 return True
-            case Extend():
+            case Extend() as step:
                 await self._extend(view, head, step)
                 tip = step.headers[-1] if step.headers else view.tail.tip
                 if tip.number < head.latest.number:
@@ -127,18 +128,41 @@ class Follower:
                 return True
             case Restart(finalized):
                 return await self._start(view, finalized)
-            case Violation():
+            case Violation() as step:
                 await self._violation(view, step)
                 return False
             case Inconsistent(reason):
                 raise NodeAnswerError(f"the node moved while it answered: {reason}")
-            case _:
-                assert_never(step)
+            case _ as never:
+                assert_never(never)
+
+    async def _plan(self, tail: Tail, head: ChainHead) -> Step:
+        """Plan on the tail's ends, which is enough but for a reorg: then on ever more of it.
+
+        Most reorgs are shallow, and the whole tail may be thousands of blocks long.
+        """
+        chain_id = self.contracts.settings.chain_id
+        asked = (head.latest.number, head.finalized.number)
+        tail = await with_blocks(self.database, chain_id, tail, asked)
+        first = tail.tip.number
+        step = await self._plan_from(tail, head, first)
+        for depth in REORG_LOOKS_BLOCKS:
+            if not isinstance(step, NeedTail) or first == tail.finalized.number:
+                return step
+            first = tail.finalized.number
+            if depth is not None:
+                first = max(first, min(tail.tip.number, head.latest.number) - depth)
+            tail = await with_tail(self.database, chain_id, tail, first)
+            step = await self._plan_from(tail, head, first)
+        return step
+
+    async def _plan_from(self, tail: Tail, head: ChainHead, first: int) -> Step:
+        canonical = await self._canonical(tail, head, first)
+        return plan_step(tail, head, canonical, max_blocks=MAX_BLOCKS_PER_STEP)
 
     async def _canonical(
-        self, tail: Tail, head: ChainHead, *, whole: bool
+        self, tail: Tail, head: ChainHead, first: int
     ) -> Mapping[int, BlockHeader]:
-        first = tail.finalized.number if whole else tail.tip.number
         last = min(head.latest.number, tail.tip.number + MAX_BLOCKS_PER_STEP)
         found = await fetch_headers(self.node, range(first, last + 1)) if first <= last else []
         canonical = {header.number: header for header in found if header is not None}
@@ -147,6 +171,24 @@ class Follower:
             if kept.hash != head.latest.hash:
                 raise NodeAnswerError("the node moved to another branch while it answered")
         return canonical
+
+    def _end_block(self, view: LiveView) -> int | None:
+        """Return the chain's last block; None while it has none, or contradicts what is final."""
+        violated = view.chain.finality_violation is not None
+        return None if violated else self.contracts.settings.end_block
+
+    async def _finished(self, view: LiveView, end: BlockHeader) -> bool:
+        """Go on without the node: nothing comes after a last block that is final.
+
+        So the database's clock alone settles grace, and verdicts are given even when the
+        archive has been switched off.
+        """
+        await live.confirm_head(self.database, view, end, confirmed=True)
+        self.listener.head_confirmed(ChainHead(end, end), end, end.number)
+        if not self._said_finished:
+            self._said_finished = True
+            log.info("chain_finished", chain=self.contracts.settings.name, end_block=end.number)
+        return await self._activate(view)
 
     async def _start(self, view: LiveView, finalized: BlockHeader) -> bool:
         chain_id = self.contracts.settings.chain_id
@@ -186,7 +228,10 @@ class Follower:
         # Whole: of what two lanes learnt at once, the later number may have been committed first.
         self._forget_watch(view.chain.indexed_hash)
         await self._load_new()
-        headers = view.tail.headers[1:]
+        finalized = view.tail.finalized.number
+        headers = (await with_tail(self.database, settings.chain_id, view.tail, finalized)).headers[
+            1:
+        ]
         # With the creations, whose blocks are where slots and roots are read first; they are
         # stored already, as is what could not be decoded of the factories.
         discovery = factory_passes(settings)
@@ -212,7 +257,7 @@ class Follower:
             "accounts_followed",
             chain=settings.name,
             accounts=len(self.watch),
-            above_block=view.tail.finalized.number,
+            above_block=finalized,
         )
         return True
 
@@ -220,6 +265,7 @@ class Follower:
         """Read the tail's roots of accounts that were taken for clean while it was followed."""
         settings = self.contracts.settings
         new = view.tainted - self._polled
+        tail = await with_tail(self.database, settings.chain_id, tail, tail.finalized.number)
         if len(tail.headers) > 1:
             known = await read_tail_roots(
                 self.database, settings.chain_id, new, tail.finalized.number

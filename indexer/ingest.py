@@ -85,6 +85,9 @@ class Listener(HistoryListener, Protocol):
     def head_confirmed(self, head: ChainHead, tip: BlockHeader, finalized_number: int) -> None:
         """Everything up to `tip` is committed, and the node was asked for its head before."""
 
+    def node_behind(self, head: ChainHead, tip: BlockHeader, finalized_number: int) -> None:
+        """The node does not show what is committed up to `tip`: it lags, or was set back."""
+
     def rewound(self, depth_blocks: int) -> None:
         """A reorg moved blocks away."""
 

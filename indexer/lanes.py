@@ -172,7 +172,11 @@ class ChainLanes:
 
     async def _take_over(self, start_block: int | None) -> int:
         settings = self.settings
-        shown = {"erc1155_mode": settings.erc1155_mode, "grace_seconds": settings.grace_seconds}
+        shown = {
+            "erc1155_mode": settings.erc1155_mode,
+            "grace_seconds": settings.grace_seconds,
+            "end_block": settings.end_block,
+        }
 
         async def take_over() -> int:
             async with self.database.transaction() as connection:
@@ -246,7 +250,7 @@ class ChainLanes:
             return known
 
         async def found() -> int | None:
-            head = await fetch_head(node, settings.finality_depth)
+            head = await fetch_head(node, settings.finality_depth, settings.end_block)
             blocks = [
                 await find_deployment_block(node, factory, head.latest.number)
                 for factory in settings.factories
@@ -311,7 +315,8 @@ async def _pay_once(
         given_up = time.monotonic() - last_progress > GIVE_UP_SECONDS
         try:
             if goal is None:
-                goal = (await fetch_head(node, settings.finality_depth)).latest.number
+                head = await fetch_head(node, settings.finality_depth, settings.end_block)
+                goal = head.latest.number
             busy = await follower.step()
             busy |= await historian.step()
             busy |= await sweeper.step()

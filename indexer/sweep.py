@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from indexer.chain.bulk import read_codes
 from indexer.chain.rpc import Node
+from indexer.core.roots import AccountObservation, RootObservation
+from indexer.core.types import Address
 from indexer.core.verdict_values import Settings as VerdictSettings
+from indexer.errors import NodeError
 from indexer.filters import Contracts
 from indexer.ingest import Listener, Look, keep_stepping, observe_newest
 from indexer.log import get_logger
@@ -18,6 +22,15 @@ log = get_logger()
 
 KEYS_PER_SWEEP = 100
 """The live lane waits while they are decided."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What the node answered at the tip."""
+
+    roots: Sequence[RootObservation] = ()
+    slots: Sequence[AccountObservation] = ()
+    module_code: Mapping[Address, bool] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -46,23 +59,22 @@ class Sweeper:
         work = await store.read_work(self.database, settings, KEYS_PER_SWEEP)
         if work is None or not work.keys:
             return False
-        header = work.tip
-        to_read = sorted(work.read_accounts)
-        look = Look(header, frozenset(to_read), frozenset(to_read))
-        roots, slots = (
-            await observe_newest(self.node, settings, look, settings.managers)
-            if to_read
-            else ([], [])
-        )
-        codes = await read_codes(self.node, [(header.hash, module) for module in work.modules])
+        try:
+            found = await self._read(work)
+        except NodeError:
+            work = work.without_reading()
+            if not work.keys:
+                raise
+            # The next sweep asks the node again; what needs only the clock is not held up by it.
+            found = Found()
         changes = await store.apply_work(
             self.database,
             settings.chain_id,
             self.epoch,
             work,
-            roots,
-            slots,
-            {module: bool(code) for module, code in zip(work.modules, codes, strict=True)},
+            found.roots,
+            found.slots,
+            found.module_code,
             self.verdict_settings,
         )
         self.listener.verdicts_changed(changes)
@@ -70,3 +82,15 @@ class Sweeper:
             log.info("accounts_adopted", chain=settings.name, accounts=len(work.adopt))
         # What was adopted owes its past: whoever pays debt is not done yet.
         return work.more or bool(work.adopt)
+
+    async def _read(self, work: store.Work) -> Found:
+        settings, accounts = self.contracts.settings, work.read_accounts
+        look = Look(work.tip, accounts, accounts)
+        found = Found()
+        if accounts:
+            found.roots, found.slots = await observe_newest(
+                self.node, settings, look, settings.managers
+            )
+        codes = await read_codes(self.node, [(work.tip.hash, module) for module in work.modules])
+        found.module_code = dict(zip(work.modules, map(bool, codes), strict=True))
+        return found

@@ -71,10 +71,18 @@ class Telemetry:
         if self._onlooker is not None:
             self._onlooker.head_known(self.settings.name, tip.number, head.latest.number)
         self.indexed_number = tip.number
-        self._chain.finality_violation = None
+        self._chain.finality_violation = self._chain.node_behind = None
         self._chain.lag_seconds = lag_seconds
         self._chain.last_step_monotonic = time.monotonic()
         self.wake.set()
+
+    def node_behind(self, head: ChainHead, tip: BlockHeader, finalized_number: int) -> None:
+        """Have /readyz say it: at once if the node lacks what is final, else if it stays so."""
+        latest = head.latest.number
+        self._chain.node_behind = f"the node shows block {latest}, indexed is block {tip.number}"
+        if latest < finalized_number:
+            self._chain.node_behind += f", final is block {finalized_number}"
+        self._chain.node_below_final = latest < finalized_number
 
     def rows_committed(self, counts: RowCounts) -> None:
         """Count what became visible."""

@@ -289,7 +289,9 @@ poll_seconds = true
         ("retention_blocks = 9999", "expected a whole number of blocks from 10000"),
         ("retention_blocks = 1e6", "expected a whole number of blocks from 10000"),
         ('preset = "mumbay"', "expected one of mumbai, amoy, polygon"),
-        ("end_block = 7", "chains.mumbai.end_block: not a known key"),
+        ("last_block = 7", "chains.mumbai.last_block: not a known key"),
+        ("end_block = -1", "chains.mumbai.end_block: found -1, expected a block number"),
+        ("end_block = 7\nstart_block = 8", "found 7, which is below start_block 8, expected the"),
     ],
 )  # fmt: skip
 def test_each_wrong_value_of_a_chain_is_one_clear_line(

@@ -21,13 +21,26 @@ def by_number(block: int | str) -> tuple[str, list[Any]]:
     return _BY_NUMBER, [hex(block) if isinstance(block, int) else block, False]
 
 
-async def fetch_head(node: Node, finality_depth: int | None) -> ChainHead:
+async def fetch_head(
+    node: Node, finality_depth: int | None, end_block: int | None = None
+) -> ChainHead:
     """Ask for the tip and the last final block.
+
+    A node that has reached `end_block`, the last block of a chain by the operator's word, is
+    taken to have nothing above it, and the end to be final: on a chain that has stopped neither
+    tag nor depth ever comes that far.
 
     `finality_depth` None asks for the tag `finalized` in the same batch; a depth in blocks takes
     the header that far below the tip, not below block 0. Raises NodeAnswerError if the node has
     no such tag, or if its two answers contradict each other.
     """
+    if end_block is not None:
+        first, second = await node.batch(
+            [by_number("latest"), by_number(end_block)], wire.HEADER_OR_NULL
+        )
+        if _present(node, first, "latest").number >= end_block:
+            end = _present(node, second, end_block)
+            return ChainHead(latest=end, finalized=end)
     if finality_depth is None:
         first, second = await node.batch(
             [by_number("latest"), by_number("finalized")], wire.HEADER_OR_NULL

@@ -245,6 +245,7 @@ CHAIN_KEYS: Mapping[str, Key] = {
     "chain_id": Key("number", _integer(1, 2**63 - 1), "a whole number from 1"),
     "rpc": Key("list", _rpc, "a list of URLs of the chain's nodes", hidden=True),
     "start_block": Key("number", _integer(0, _MAX_BLOCK), "a block number"),
+    "end_block": Key("number", _integer(0, _MAX_BLOCK), "a block number"),
     "poll_seconds": Key("number", _seconds, "a number of seconds from 0.01 to 3600"),
     "finality": Key("number", _finality, '"finalized" or a depth in blocks from 0 to 1000000'),
     "accounts": Key("list", _accounts, '"factory", "stored" or a list of addresses'),

@@ -5,22 +5,30 @@ Only a *different* hash proves a reorg. A *missing* one may be a node that lags.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from indexer.core.types import BlockHeader, ChainHead, Hash32
 
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """Headers without holes from the finalized block (first) to the indexed tip (last)."""
+    """Headers from the finalized block (first) to the indexed tip (last), ascending.
+
+    The stored tail has no holes, but while finality stalls it grows to thousands of blocks and
+    a step needs a few of them: what lies between first and last may be left out here, and is
+    loaded after NeedTail.
+    """
 
     headers: tuple[BlockHeader, ...]
 
     def __post_init__(self) -> None:
-        for parent, child in zip(self.headers, self.headers[1:], strict=False):
-            if child.number != parent.number + 1 or child.parent_hash != parent.hash:
-                raise ValueError(f"the tail breaks at block {child.number}")
+        for below, above in pairwise(self.headers):
+            adjacent = above.number == below.number + 1
+            if above.number <= below.number or (adjacent and above.parent_hash != below.hash):
+                raise ValueError(f"the tail breaks at block {above.number}")
 
     @property
     def finalized(self) -> BlockHeader:
@@ -33,9 +41,14 @@ class Tail:
         return self.headers[-1]
 
     def get(self, number: int) -> BlockHeader | None:
-        """Our header at this number, or None outside the tail."""
-        offset = number - self.finalized.number
-        return self.headers[offset] if 0 <= offset < len(self.headers) else None
+        """Our header at this number, or None outside the tail and where it is left out."""
+        place = bisect_left(self.headers, number, key=lambda header: header.number)
+        found = self.headers[place] if place < len(self.headers) else None
+        return found if found is not None and found.number == number else None
+
+    def lacks(self, number: int) -> bool:
+        """Whether the tail holds a block of this number that is left out here."""
+        return self.finalized.number < number < self.tip.number and self.get(number) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +61,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class NeedTail:
-    """The node contradicts us: ask it for its header at every height of the tail."""
+    """The node contradicts us, or may: load more of the tail and ask it for the same heights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +111,15 @@ def plan_step(
     """Decide the next step.
 
     `canonical` holds the node's headers by number: at least the tip's (where the node has it)
-    and those that follow it, up to `max_blocks`; after NeedTail every height of the tail.
+    and those that follow it, up to `max_blocks`; after NeedTail those of ever more heights of
+    the tail, from the tip down, and in the end of all.
     """
     if any(header.hash != _hash_at(canonical, header) for header in tail.headers):
         return _plan_rewind(tail, canonical)
 
     tip = tail.tip
+    if tail.lacks(head.latest.number) or tail.lacks(head.finalized.number):
+        return NeedTail()
     if head.latest.number < tip.number:
         ours = tail.get(head.latest.number)
         if ours is not None and ours.hash != head.latest.hash:
@@ -173,7 +189,11 @@ def common_ancestor(
     None if the node's header at that height is not among `canonical`: then nothing is proved.
     """
     for parent, child in zip(reversed(stored[:-1]), reversed(stored[1:]), strict=True):
-        agreed = parent.number in canonical and _hash_at(canonical, parent) == parent.hash
-        if agreed and _hash_at(canonical, child) != child.hash:
+        adjacent = child.number == parent.number + 1 and parent.number in canonical
+        if (
+            adjacent
+            and _hash_at(canonical, parent) == parent.hash
+            and _hash_at(canonical, child) != child.hash
+        ):
             return parent
     return None

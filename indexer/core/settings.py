@@ -40,6 +40,8 @@ class ChainSettings:
     audit_seconds: int
     retention_blocks: int | None = None
     """How far below finality raw detail is kept; None: for ever."""
+    end_block: int | None = None
+    """The chain's last block by the operator's word; nothing above it is followed or stored."""
     retired: str = ""
     """Not empty: the public chain is gone; the sentence says since when and what to use."""
 

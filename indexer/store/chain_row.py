@@ -188,9 +188,11 @@ async def take_over(
     A pass that is new to the live lane is followed from the indexed block on. What lies below
     is history debt, and with it the logs that it needs and whose rows retention has dropped.
     `shown` is the configuration as people may see it, without node URLs.
+    FatalError, and nothing is changed, if blocks above the configured end are indexed already.
     """
     # Excludes history writers of an older process too: their transactions end first.
-    await lock_row(connection, settings.chain_id)
+    held = await lock_row(connection, settings.chain_id)
+    _end_is_not_passed(held, settings)
     shown = {**shown, "passes": [[p.name, p.filter] for p in passes]}
     try:
         row = await connection.fetchrow(
@@ -217,6 +219,21 @@ async def take_over(
     await connection.execute(_COHORT_PASSES, settings.chain_id, *wanted)
     await connection.execute(_READ_AGAIN, settings.chain_id, *wanted)
     return int(row["epoch"])
+
+
+def _end_is_not_passed(held: ChainRow | None, settings: ChainSettings) -> None:
+    end_block, name = settings.end_block, settings.name
+    if held is None or held.indexed_number is None or end_block is None:
+        return
+    if held.indexed_number > end_block:
+        final = end_block < (held.finalized_number or 0)
+        raise FatalError(
+            f"chain {name} is indexed to block {held.indexed_number}, beyond chains.{name}."
+            f"end_block, which is {end_block}",
+            remedy=f"set chains.{name}.end_block to {held.indexed_number} or above; or have the "
+            f"blocks forgotten: sessionwatch rewind --chain {name} --to {end_block}"
+            + (" --below-finality" if final else ""),
+        )
 
 
 async def set_start_block(connection: Connection, chain_id: int, start_block: int) -> None:

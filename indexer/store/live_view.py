@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+
+import asyncpg
 
 from indexer.core.reorg import Tail
 from indexer.core.roots import RootObservation
 from indexer.core.types import Address, BlockHeader, Hash32
+from indexer.errors import StaleStepError
 from indexer.store.chain_row import ChainRow, read_chain
 from indexer.store.pool import Database
 
@@ -17,11 +20,12 @@ from indexer.store.pool import Database
 class LiveView:
     """What a step is planned on, read in one snapshot.
 
-    `asked_at` is the database's clock before the node is asked anything; `tainted` are the
-    accounts whose roots are read at every block. While discovery has not named every account
-    (`accounts_live` false) no account's logs are kept, and the roots of `stored`, the accounts
-    with session sets, are read at every block too; `discovered` says that it has. `polled_roots`
-    are the latest roots of those that are read at every block, by (manager, account).
+    `tail` has only its two ends: with_blocks and with_tail load more of it. `asked_at` is the
+    database's clock before the node is asked anything; `tainted` are the accounts whose roots
+    are read at every block. While discovery has not named every account (`accounts_live` false)
+    no account's logs are kept, and the roots of `stored`, the accounts with session sets, are
+    read at every block too; `discovered` says that it has. `polled_roots` are the latest roots
+    of those that are read at every block, by (manager, account).
     """
 
     chain: ChainRow
@@ -34,9 +38,14 @@ class LiveView:
     polled_roots: Mapping[tuple[Address, Address], Hash32]
 
 
-_TAIL = """
+# The whole tail has thousands of blocks while finality stalls: a step looks at a few of them.
+_BLOCKS_OF_TAIL = """
 SELECT block_number, hash, parent_hash, block_time FROM chain.tail
- WHERE chain_id = $1 ORDER BY block_number"""
+ WHERE chain_id = $1 AND block_number = ANY($2::bigint[]) ORDER BY block_number"""
+
+_ABOVE_IN_TAIL = """
+SELECT block_number, hash, parent_hash, block_time FROM chain.tail
+ WHERE chain_id = $1 AND block_number >= $2 ORDER BY block_number"""
 
 # The latest canonical observation of each account that was ever seen tainted.
 _TAINTED = """
@@ -78,16 +87,14 @@ SELECT DISTINCT account FROM sessions.session_set WHERE chain_id = $1 LIMIT $2""
 
 
 async def read_live(database: Database, chain_id: int) -> LiveView:
-    """Read the chain's row, its tail and the tainted accounts; never remembered across steps."""
+    """Read the chain's row, the ends of its tail and the tainted; never remembered across steps."""
     async with database.transaction() as connection:
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         asked_at = await connection.fetchval("SELECT clock_timestamp()")
         chain = await read_chain(connection, chain_id)
         assert chain is not None, "take_over made the row"
-        headers = tuple(
-            BlockHeader(row[0], Hash32(row[1]), Hash32(row[2]), row[3])
-            for row in await connection.fetch(_TAIL, chain_id)
-        )
+        ends = [chain.finalized_number, chain.indexed_number]
+        headers = _headers(await connection.fetch(_BLOCKS_OF_TAIL, chain_id, ends))
         tainted = {Address(row[0]) for row in await connection.fetch(_TAINTED, chain_id)}
         accounts_live, discovered = await connection.fetchrow(_ACCOUNTS_LIVE, chain_id)  # type: ignore[misc]
         stored: set[Address] = set()
@@ -124,3 +131,38 @@ async def read_tail_roots(
         RootObservation(r[2], Hash32(r[3]), Address(r[0]), Address(r[1]), Hash32(r[4]))
         for r in rows
     ]
+
+
+async def with_blocks(
+    database: Database, chain_id: int, tail: Tail, numbers: Collection[int]
+) -> Tail:
+    """Return the tail with its blocks of these numbers, as far as it has them."""
+    lacking = [number for number in numbers if tail.lacks(number)]
+    if not lacking:
+        return tail
+    async with database.connection() as connection:
+        found = await connection.fetch(_BLOCKS_OF_TAIL, chain_id, lacking)
+    return _joined(tail, _headers(found))
+
+
+async def with_tail(database: Database, chain_id: int, tail: Tail, first: int) -> Tail:
+    """Return the tail with all its blocks from `first` on; the finalized one stays in it."""
+    async with database.connection() as connection:
+        found = await connection.fetch(_ABOVE_IN_TAIL, chain_id, first)
+    return _joined(tail, _headers(found))
+
+
+def _headers(rows: Iterable[asyncpg.Record]) -> tuple[BlockHeader, ...]:
+    return tuple(BlockHeader(row[0], Hash32(row[1]), Hash32(row[2]), row[3]) for row in rows)
+
+
+def _joined(tail: Tail, more: Iterable[BlockHeader]) -> Tail:
+    """Put what was loaded later into the tail; StaleStepError if the two do not fit together."""
+    by_number = {header.number: header for header in (*more, *tail.headers)}
+    try:
+        found = Tail(tuple(by_number[number] for number in sorted(by_number)))
+    except ValueError as error:
+        raise StaleStepError(str(error)) from error
+    if (found.finalized, found.tip) != (tail.finalized, tail.tip):
+        raise StaleStepError("the tail moved while it was read")
+    return found

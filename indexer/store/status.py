@@ -30,7 +30,8 @@ _LIMIT_TIME = "SET LOCAL statement_timeout = '4s'"
 _PROGRESS = """
 SELECT chain_id, chain, latest_block, indexed_block, finalized_block, lag_blocks,
        lag_seconds::float8 AS lag_seconds, start_block, confirmed_at, updated_at,
-       extract(epoch FROM now() - updated_at)::float8 AS updated_seconds_ago, finality_violation
+       extract(epoch FROM now() - updated_at)::float8 AS updated_seconds_ago, finality_violation,
+       finished
   FROM watch.progress
  ORDER BY chain_id
 """

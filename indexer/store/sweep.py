@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from indexer.core.roots import AccountObservation, RootObservation
@@ -32,8 +32,26 @@ class Work:
     queued: tuple[verdicts.QueuedKey, ...]
     read_accounts: frozenset[Address]
     adopt: tuple[tuple[Address, str], ...]
-    modules: tuple[Address, ...]
+    modules_of: Mapping[Address, frozenset[Address]]
+    """By account, the modules of its sets whose code has to be read."""
     more: bool
+
+    @property
+    def modules(self) -> list[Address]:
+        """All modules whose code has to be read."""
+        return sorted(set().union(*self.modules_of.values()))
+
+    def without_reading(self) -> Work:
+        """Return the part that needs no node, for while it is away."""
+        reading = self.read_accounts | self.modules_of.keys()
+        return replace(
+            self,
+            keys=frozenset(key for key in self.keys if key[1] not in reading),
+            queued=tuple(q for q in self.queued if q.account not in reading),
+            read_accounts=frozenset(),
+            adopt=(),
+            modules_of={},
+        )
 
 
 _QUEUE_STORED = """
@@ -58,10 +76,20 @@ SELECT DISTINCT account FROM sessions.session_set
  WHERE chain_id = $1 AND account = ANY($2::bytea[])"""
 
 # Code comes and, by a reorg, goes: modules are looked at whenever a set with them is decided here.
+# Not once more at the same block, if that is final: a chain that has stopped needs no node for it.
 _MODULES = """
-SELECT DISTINCT s.session_validation_module
+SELECT ss.account, array_agg(DISTINCT s.session_validation_module)
   FROM sessions.session_set AS ss JOIN sessions.session AS s USING (set_id)
- WHERE ss.chain_id = $1 AND ss.account = ANY($2::bytea[])"""
+ WHERE ss.chain_id = $1 AND ss.account = ANY($2::bytea[])
+   AND NOT EXISTS (
+       SELECT FROM chain.chain AS c JOIN evidence.module_code AS m USING (chain_id)
+        WHERE c.chain_id = $1 AND c.indexed_number = c.finalized_number
+          AND m.module = s.session_validation_module AND m.block_number = c.indexed_number
+          AND NOT EXISTS (
+              SELECT FROM chain.reorg AS r
+               WHERE r.chain_id = $1 AND r.common_ancestor < m.block_number
+                 AND r.old_tip_number >= m.block_number))
+ GROUP BY ss.account"""
 
 
 async def read_work(database: Database, settings: ChainSettings, limit: int) -> Work | None:
@@ -69,7 +97,8 @@ async def read_work(database: Database, settings: ChainSettings, limit: int) -> 
     chain_id = settings.chain_id
     listed = settings.accounts if settings.accounts_mode == "list" else ()
     async with database.transaction() as connection:
-        # Tip and newest rewind have to be of one moment: together they say whether it still holds.
+        # One snapshot: a rewind between reading the tip and reading the newest reorg would go
+        # unnoticed by apply_work, and what is read at the lost tip be written as our block.
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         chain = await read_chain(connection, chain_id)
         if chain is None or chain.indexed_number is None or chain.indexed_hash is None:
@@ -112,7 +141,7 @@ async def read_work(database: Database, settings: ChainSettings, limit: int) -> 
         tuple(queued),
         frozenset(read_accounts),
         tuple(adopt),
-        tuple(Address(row[0]) for row in modules),
+        {Address(row[0]): frozenset(map(Address, row[1])) for row in modules},
         len(queued) == limit or len(due) == limit,
     )
 

@@ -12,12 +12,16 @@ class ChainHealth:
     `last_step_monotonic` is the monotonic clock when the last live step or completed wait
     ended, None before the first. `lag_seconds` is the node's tip time less the indexed
     block's time. `finality_violation` is the latched sentence, None while node and database
-    agree.
+    agree. `node_behind` says that the node does not show the indexed block: ordinary lag of a
+    back-end unless it lasts for `max_idle_seconds`, or reaches below finality
+    (`node_below_final`): then the node was set back. None once it shows it again.
     """
 
     last_step_monotonic: float | None = None
     lag_seconds: float | None = None
     finality_violation: str | None = None
+    node_behind: str | None = None
+    node_below_final: bool = False
     max_lag_seconds: float = 120
     max_idle_seconds: float = 60
 
@@ -30,7 +34,10 @@ class ChainHealth:
             found.append("not followed yet: no step has finished since the start")
             return tuple(found)
         idle_seconds = now - self.last_step_monotonic
-        if idle_seconds > self.max_idle_seconds:
+        is_idle = idle_seconds > self.max_idle_seconds
+        if self.node_behind is not None and (is_idle or self.node_below_final):
+            found.append(f"the node is behind for {idle_seconds:.0f} seconds: {self.node_behind}")
+        elif is_idle:
             found.append(
                 f"no step has finished for {idle_seconds:.0f} seconds"
                 f" (limit {self.max_idle_seconds:g})"

@@ -54,6 +54,10 @@ CONTENT_SECURITY_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+_FINISHED = (
+    "<p class=good>Finished: the chain's configured last block is indexed and final. "
+    "Verdicts go on.</p>"
+)
 _VERDICT_MEANING = {
     "in_sync": "the chain has the expected set",
     "pending": "the expected set has not landed yet, within its grace",
@@ -114,6 +118,7 @@ def _chain(chain: Mapping[str, Any]) -> str:
                 f" <span class=quiet>chain {escape(str(chain['chain_id']))}</span></h2>"
             ),
             f"<p class=bad>Finality violation: {escape(violation)}</p>" if violation else "",
+            _FINISHED if chain["progress"]["finished"] else "",
             _progress(chain["progress"], chain["coverage_missing_blocks"]),
             _lanes(chain),
             _verdicts(chain["verdicts"]),

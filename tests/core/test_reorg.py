@@ -60,11 +60,19 @@ def head_of(blocks: list[BlockHeader], finalized: int) -> ChainHead:
 
 
 def plan(tail: Tail, blocks: list[BlockHeader], finalized: int, max_blocks: int = 5) -> Step:
-    """Plan as the live lane does: headers from the tip on first, the whole tail if asked."""
-    last = tail.tip.number + max_blocks
-    for first in (min(tail.tip.number, blocks[-1].number), tail.finalized.number):
+    """Plan as the live lane does: headers from the tip on first, ever more of the tail if asked.
+
+    Each look is also taken at a tail that holds nothing below it but the finalized block and
+    those that the head names: what is left out never changes the plan.
+    """
+    last, head = tail.tip.number + max_blocks, head_of(blocks, finalized)
+    top = min(tail.tip.number, blocks[-1].number)
+    for first in (top, max(tail.finalized.number, top - 3), tail.finalized.number):
         shown = by_number(blocks[first : last + 1])
-        step = plan_step(tail, head_of(blocks, finalized), shown, max_blocks=max_blocks)
+        step = plan_step(tail, head, shown, max_blocks=max_blocks)
+        kept = {tail.finalized.number, tail.tip.number, head.latest.number, finalized}
+        sparse = Tail(tuple(h for h in tail.headers if h.number >= first or h.number in kept))
+        assert plan_step(sparse, head, shown, max_blocks=max_blocks) == step
         if not isinstance(step, NeedTail):
             return step
     raise AssertionError("the whole tail was not enough")
@@ -73,10 +81,10 @@ def plan(tail: Tail, blocks: list[BlockHeader], finalized: int, max_blocks: int 
 # --- examples ---------------------------------------------------------------------------------
 
 
-def test_a_tail_with_a_hole_or_another_branch_cannot_be_made():
+def test_a_tail_out_of_order_or_of_two_branches_cannot_be_made():
     """Whoever reads a broken tail from the database learns it at once."""
-    with pytest.raises(ValueError, match="breaks at block 7"):
-        Tail((MAIN[5], MAIN[7]))
+    with pytest.raises(ValueError, match="breaks at block 5"):
+        Tail((MAIN[7], MAIN[5]))
     with pytest.raises(ValueError, match="breaks at block 6"):
         Tail((block(MAIN[4], "b"), MAIN[6]))
 
@@ -93,6 +101,16 @@ def test_a_tail_gives_its_headers_by_number():
         None,
     ]
     assert (tail.finalized, tail.tip) == (MAIN[5], MAIN[8])
+
+
+def test_what_is_left_out_of_a_tail_is_asked_for():
+    """A head or a finality inside the tail is compared with ours there, never passed over."""
+    ends = Tail((MAIN[5], MAIN[12]))
+
+    assert [ends.lacks(number) for number in (4, 5, 6, 11, 12, 13)] == [0, 0, 1, 1, 0, 0]
+    for blocks, finalized in ((MAIN[:20], 8), (MAIN[:9], 5)):
+        head, shown = head_of(blocks, finalized), by_number(MAIN[12:20])
+        assert plan_step(ends, head, shown, max_blocks=5) == NeedTail()
 
 
 def test_new_blocks_extend_and_finality_follows():

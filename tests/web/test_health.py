@@ -1,5 +1,7 @@
 """When /readyz turns red, and why."""
 
+from dataclasses import replace
+
 import pytest
 
 from indexer.web.health import ChainHealth, Health
@@ -60,3 +62,13 @@ def test_one_red_chain_turns_the_process_red_under_its_name():
     good = ChainHealth(last_step_monotonic=10.0, lag_seconds=0.0)
     health = Health(started_monotonic=0.0, chains={"amoy": good, "mumbai": ChainHealth()})
     assert list(health.reasons(11.0)) == ["mumbai"]
+
+
+def test_a_node_that_was_set_back_is_said_at_once_and_a_lagging_one_in_time():
+    """Below finality no back-end lags by accident; above it a minute is given."""
+    lagging = ChainHealth(last_step_monotonic=940.0, node_behind="the node shows block 9")
+    assert lagging.reasons(1000.0) == ()
+    said = "the node is behind for 61 seconds: the node shows block 9"
+    assert lagging.reasons(1001.0) == (said,)
+    set_back = replace(lagging, node_below_final=True)
+    assert set_back.reasons(941.0) == ("the node is behind for 1 seconds: the node shows block 9",)

@@ -27,6 +27,7 @@ def a_status(text: str) -> dict:
                     "lag_blocks": 1,
                     "lag_seconds": 2.5,
                     "updated_seconds_ago": 10_300.0,
+                    "finished": False,
                 },
                 "lanes": [
                     {
