@@ -82,7 +82,7 @@ async def fetch_roots_of(
     )
     grouped = by_account(stored.triggers)
     reading = _Reading(node, contracts, manager, dict(stored.headers))
-    await reading.triggers(_looks(grouped, stored.headers))
+    await reading.triggers(_looks(grouped, stored.headers), task)
     silent = frozenset(await store.tainted_before(database, settings.chain_id, task.last))
     silent |= {slots.account for slots in reading.rows.accounts if slots.tainted}
     members = Members(
@@ -98,6 +98,7 @@ async def fetch_roots_of(
         rows,
         lost=merge(reading.lost),
         lost_reason=reading.lost_reason[:500],
+        lost_accounts=frozenset(reading.lost_accounts),
         silent=silent,
     )
 
@@ -162,12 +163,13 @@ class _Reading:
     rows: BlockRows = field(default_factory=BlockRows)
     lost: list[Span] = field(default_factory=list)
     lost_reason: str = ""
+    lost_accounts: set[Address] = field(default_factory=set)
 
-    async def triggers(self, looks: Sequence[Look]) -> None:
+    async def triggers(self, looks: Sequence[Look], task: Task) -> None:
         """Read at every look, the newest first: what is older than something lost is lost too.
 
         A lost stretch goes from the first to the last look that could not be read: between two
-        looks there is nothing to read.
+        looks there is nothing to read. Accounts that are in one are read once above it.
         """
         settings = self.contracts.settings
         lost: set[int] = set()
@@ -191,6 +193,37 @@ class _Reading:
                 run = []
         if run:
             self.lost.append((run[0], run[-1]))
+        gone = [look for look in looks if look.header.number in lost]
+        if gone:
+            self.lost_accounts = set().union(*(look.accounts for look in gone))
+            kept = [look for look in looks if look.header.number not in lost]
+            await self._read_above(gone, kept, task)
+
+    async def _read_above(self, gone: Sequence[Look], kept: Sequence[Look], task: Task) -> None:
+        """Read what has come of the accounts in lost looks, where it can be read first.
+
+        Their root, at the range's end, of those that left no later log; and the slots of those
+        whose slots may have changed: a tainted account's roots change without a log, so blocks
+        are lost to it in which nothing else is.
+        """
+        above: dict[int, tuple[set[Address], set[Address]]] = {}
+        in_doubt = set().union(*(look.with_slots for look in gone))
+        for account in sorted(self.lost_accounts):
+            number = next((k.header.number for k in kept if account in k.accounts), task.last)
+            slots_known = any(account in k.with_slots for k in kept if k.header.number == number)
+            accounts, slots = above.setdefault(number, (set(), set()))
+            accounts.add(account)
+            if account in in_doubt and not slots_known:
+                slots.add(account)
+        read = {(seen.block_number, seen.account) for seen in self.rows.roots}
+        looks = [
+            Look(await self._header(number), frozenset(accounts), frozenset(slots))
+            for number, (accounts, slots) in sorted(above.items())
+            if slots or any((number, account) not in read for account in accounts)
+        ]
+        found = await observe_each(self.node, self.contracts.settings, looks, [self.manager])
+        self.rows.roots += [o for o in found.roots if (o.block_number, o.account) not in read]
+        self.rows.accounts += found.accounts
 
     async def silent_changes(self, accounts: Sequence[Address], task: Task) -> None:
         """Find changes that left no log, of tainted accounts, between the range's ends.
@@ -217,8 +250,11 @@ class _Reading:
             self.rows.roots += [o for number, o in sorted(known.items()) if number not in kept]
 
     async def _read_at(self, number: int, account: Address) -> RootObservation:
-        if number not in self.headers:
-            self.headers[number] = (await headers_at(self.node, [number]))[0]
-        look = Look(self.headers[number], frozenset({account}), frozenset())
+        look = Look(await self._header(number), frozenset({account}), frozenset())
         roots, _ = await observe(self.node, self.contracts.settings, [look], [self.manager])
         return roots[0]
+
+    async def _header(self, number: int) -> BlockHeader:
+        if number not in self.headers:
+            self.headers[number] = (await headers_at(self.node, [number]))[0]
+        return self.headers[number]

@@ -80,7 +80,7 @@ class Payment:
     """Everything that goes into the transaction of one range.
 
     `headers` are those of the blocks that rows refer to. `lost` are stretches whose state no
-    node has: they stay missing. `silent` are the accounts that were read also where they left no
+    node has: they stay missing; `lost_accounts` have something to read there. `silent` are the accounts that were read also where they left no
     log; None where roots are not what is paid. `pace` None: not worth an estimate.
     """
 
@@ -89,6 +89,7 @@ class Payment:
     rows: BlockRows = field(default_factory=BlockRows)
     lost: Sequence[Span] = ()
     lost_reason: str = ""
+    lost_accounts: frozenset[Address] = frozenset()
     silent: frozenset[Address] | None = None
     covers: bool = True
     """False: rows that belong to a range which is not paid yet."""
@@ -146,6 +147,9 @@ async def apply_range(
         await _write_discovered(connection, chain_id, task, rows)
         added = await write_rows(connection, chain_id, rows, task.span)
         touched = {(seen.manager, seen.account) for seen in rows.roots}
+        if payment.lost_accounts:
+            # That a past cannot be read is an input of verdicts, too.
+            touched |= {(manager_of(task.passes[0]), one) for one in payment.lost_accounts}
         if touched:
             await enqueue(connection, chain_id, touched)
             rows.root_changes = await count_changes(connection, chain_id, task.first, task.last)
