@@ -36,6 +36,7 @@ from indexer.store.triggers import known_headers, read_operations, read_triggers
 from indexer.store.watched import watched_among
 
 LOOKS_PER_REQUEST = 100
+MAX_BLOCK = (1 << 63) - 1
 Write = Callable[[Payment], Awaitable[None]]
 
 
@@ -81,7 +82,8 @@ async def fetch_roots_of(
         operation_event=USER_OPERATION,
     )
     grouped = by_account(stored.triggers)
-    reading = _Reading(node, contracts, manager, dict(stored.headers))
+    ever_tainted = await store.tainted_before(database, settings.chain_id, MAX_BLOCK)
+    reading = _Reading(node, contracts, manager, dict(stored.headers), frozenset(ever_tainted))
     await reading.triggers(_looks(grouped, stored.headers), task)
     silent = frozenset(await store.tainted_before(database, settings.chain_id, task.last))
     silent |= {slots.account for slots in reading.rows.accounts if slots.tainted}
@@ -160,6 +162,7 @@ class _Reading:
     contracts: Contracts
     manager: Address
     headers: dict[int, BlockHeader]
+    ever_tainted: frozenset[Address]
     rows: BlockRows = field(default_factory=BlockRows)
     lost: list[Span] = field(default_factory=list)
     lost_reason: str = ""
@@ -207,7 +210,8 @@ class _Reading:
         are lost to it in which nothing else is.
         """
         above: dict[int, tuple[set[Address], set[Address]]] = {}
-        in_doubt = set().union(*(look.with_slots for look in gone))
+        # Once in the life of an account: found tainted, it owes its past again.
+        in_doubt = set().union(*(look.with_slots for look in gone)) - self.ever_tainted
         for account in sorted(self.lost_accounts):
             number = next((k.header.number for k in kept if account in k.accounts), task.last)
             slots_known = any(account in k.with_slots for k in kept if k.header.number == number)
@@ -245,7 +249,12 @@ class _Reading:
                     break
                 readable.append(number)
             for first, last in pairwise(reversed(readable)):
-                await bisect(first, last, known, partial(self._read_at, account=account))
+                try:
+                    await bisect(first, last, known, partial(self._read_at, account=account))
+                except StatePrunedError as error:
+                    # The horizon has moved since the ends were read.
+                    self.lost_reason = str(error)
+                    self.lost.append((first + 1, last - 1))
             kept = {o.block_number for o in self.rows.roots if o.account == account}
             self.rows.roots += [o for number, o in sorted(known.items()) if number not in kept]
 

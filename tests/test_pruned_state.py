@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,23 @@ from indexer.devnet.tools import Toolchain
 from indexer.store.chain_row import Connection
 from indexer.store.pool import Database
 from indexer.store.sessions import import_sets
-from tests.daemon_process import _COMPARED, configuration, dump, running_daemon, settled, until
-from tests.fresh_index import differences
+from tests.daemon_process import configuration, dump, running_daemon, settled, until
 from tests.fixtures_database import connected, temporary_database
+from tests.fresh_index import *  # noqa: F403 - a fixture is found by its name here
+from tests.fresh_index import FreshIndexer, differences
+from tests.node_proxy import NodeProxy
 from tests.route_silent import silent_fallback
 from tests.route_steps import custom_factory
 from tests.routes import MANAGERS, Stage, truth
+from tests.sim.node import SimNode
+from tests.sim.story import MANAGERS as SIM_MANAGERS
+from tests.sim.story import Story as SimStory
 from tests.twin_nodes import Twins, running_twins
 from tests.watching import hexed
 
+RETRY_SECONDS = 0.7
+PAUSES = 3
+REQUESTS_PER_PAUSE = 4
 KEPT_BLOCKS = 128
 FINALITY = 8
 
@@ -228,7 +238,9 @@ async def nothing_is_wrong(
         assert row["root"] == root_at(true, block)
         before = [n for m, a, n, _ in seen if (m, a) == (manager, account) and n < block]
         since = max(before, default=-1) + 1
-        known = not any(m == manager and first <= block and last >= since for m, first, last in named)
+        known = not any(
+            m == manager and first <= block and last >= since for m, first, last in named
+        )
         assert row["change_block_exact"] == (known and row["attribution"] != "none"), row
         if row["change_block_exact"]:
             assert true.get(block) == row["root"]
@@ -274,7 +286,9 @@ async def test_what_was_pruned_is_named_and_filled_by_an_archive(
             all_named, before = await stretches(connection), await observations(connection)
             late = {hexed(account) for account in story.stage.report.foreign_accounts}
             await nothing_is_wrong(connection, changes, named, late)
-            assert await hints(connection) == {h for h in story.hints if inside(h[0], h[2], all_named)}
+            assert await hints(connection) == {
+                h for h in story.hints if inside(h[0], h[2], all_named)
+            }
             doubtful = await verdicts(connection)
             assert await daemon.stop() == 0
         both = configuration(database_url, twins.pruned.url, **keys | {"rpc": twins.urls})
@@ -334,3 +348,125 @@ async def hints(connection: Connection) -> set[Row]:
 def inside(manager: str, block: int, named: set[Row]) -> bool:
     """Say whether a block lies in one of the manager's stretches."""
     return any(m == manager and first <= block <= last for m, first, last in named)
+
+
+class Watched:
+    """A simulated node whose state below some block is gone, and what it was asked for there."""
+
+    def __init__(self, node: SimNode, blocks: int) -> None:
+        self.node = node
+        story = SimStory(node, random.Random(7), finality_depth=FINALITY)
+        for _ in range(blocks):
+            story.mine()
+        self.hashes = {hexed(node.block(n).hash): n for n in range(node.tip.number + 1)}
+        self.tip = (node.tip.number, node.tip.hash)
+
+    def lost_reads(self) -> set[int]:
+        """Return the requests, by their index, that ask for state below the horizon."""
+        return {
+            index
+            for index, calls in enumerate(self.node.requests)
+            for method, params in calls
+            if method in {"eth_getStorageAt", "eth_call", "eth_getCode"}
+            and isinstance(params[-1 if method != "eth_call" else 1], dict)
+            and self.hashes.get(params[-1 if method != "eth_call" else 1].get("blockHash"), 1 << 62)
+            < self.node.prune_before
+        }
+
+
+async def stretches_within(connection: Connection, named: set[Row]) -> bool:
+    """Say whether something is lost still, and nothing that was not before."""
+    left = await stretches(connection)
+    return bool(left) and all(
+        inside(manager, first, named) and inside(manager, last, named)
+        for manager, first, last in left
+    )
+
+
+async def only_named_were_read(connection: Connection, named: set[Row], before: set[Row]) -> None:
+    """Check that something was read in every named stretch, and outside of them nothing.
+
+    But for accounts that were tainted where it could not be seen: what came after is read again.
+    """
+    rows = await connection.fetch(
+        "SELECT DISTINCT evidence.hex(account) FROM evidence.account_observation WHERE tainted"
+    )
+    tainted = {row[0] for row in rows}
+    final = await connection.fetchval("SELECT finalized_number FROM chain.chain")
+    new = {o for o in await observations(connection) - before if o[2] <= final}
+    for manager, first, last in named:
+        assert any(o[0] == manager and first <= o[2] <= last for o in new)
+    assert [o for o in new if not inside(o[0], o[2], named) and o[1] not in tainted] == []
+
+
+SIM_KEYS: dict[str, Any] = {"managers": [hexed(m) for m in SIM_MANAGERS], "finality": FINALITY}
+
+
+async def test_lost_state_is_asked_for_again_after_a_pause(
+    database_url: str, connection: Connection, tmp_path: Path, fresh_indexer: FreshIndexer
+) -> None:
+    """Few requests a pause, one range at a time; all is filled once the node has the state."""
+    async with SimNode(seed=7, finality_depth=FINALITY) as node:
+        watched = Watched(node, 120)
+        node.prune_before = 60
+        config = configuration(database_url, node.url, **SIM_KEYS)
+        tweak = f"LOST_RETRY_SECONDS={RETRY_SECONDS}"
+        async with running_daemon(tmp_path, config, tweak=tweak) as daemon:
+            await until(lambda: owes_only_what_is_lost(connection, watched.tip), "the rest", 20)
+            named, before = await stretches(connection), await observations(connection)
+            assert {manager for manager, _, _ in named} == set(SIM_KEYS["managers"])
+            first, said = len(watched.lost_reads()), len(daemon.events("state_pruned"))
+            await daemon.logs("state_pruned", said + PAUSES)
+            assert len(watched.lost_reads()) - first <= PAUSES * REQUESTS_PER_PAUSE
+            times = [
+                datetime.fromisoformat(event["time"]) for event in daemon.events("state_pruned")
+            ][said - 1 :]
+            pauses = [(b - a).total_seconds() for a, b in itertools.pairwise(times)]
+            assert min(pauses) >= RETRY_SECONDS
+            assert await stretches_within(connection, named)
+            node.prune_before = 0
+            await until(lambda: settled(connection, *watched.tip), "what was lost", 20)
+            found = await dump(connection)
+            await only_named_were_read(connection, named, before)
+            assert await daemon.stop() == 0
+        assert not differences(await fresh_indexer.dump(node.url, watched.tip, **SIM_KEYS), found)
+
+
+async def test_a_horizon_that_moves_while_a_range_is_read(
+    database_url: str, connection: Connection, tmp_path: Path, fresh_indexer: FreshIndexer
+) -> None:
+    """What was read before it moved is kept, what was not is named; an archive fills the rest."""
+    async with SimNode(seed=8, finality_depth=FINALITY) as node, NodeProxy(node.url) as proxy:
+        watched = Watched(node, 400)
+        final = watched.tip[0] - FINALITY
+        reads = 0
+
+        async def moves(calls: list[Any]) -> None:
+            nonlocal reads
+            blocks = [
+                watched.hashes[call["params"][1]["blockHash"]]
+                for call in calls
+                if call["method"] == "eth_call" and isinstance(call["params"][1], dict)
+            ]
+            reads += any(number < final for number in blocks)
+            if reads > 3:
+                node.prune_before = final - 20
+            else:
+                proxy.before_next("eth_call", moves)
+
+        proxy.before_next("eth_call", moves)
+        config = configuration(database_url, proxy.url, **SIM_KEYS)
+        async with running_daemon(tmp_path, config, name="moving") as daemon:
+            await until(lambda: owes_only_what_is_lost(connection, watched.tip), "the rest", 20)
+            named, before = await stretches(connection), await observations(connection)
+            assert reads > 3
+            # Read by the first requests, and out of reach by now.
+            assert any(number < node.prune_before for _, _, number, _ in before)
+            assert await daemon.stop() == 0
+        node.prune_before = 0
+        async with running_daemon(tmp_path, config, name="whole") as daemon:
+            await until(lambda: settled(connection, *watched.tip), "what was lost", 20)
+            await only_named_were_read(connection, named, before)
+            found = await dump(connection)
+            assert await daemon.stop() == 0
+        assert not differences(await fresh_indexer.dump(node.url, watched.tip, **SIM_KEYS), found)

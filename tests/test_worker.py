@@ -25,7 +25,7 @@ from tests.sim.story import MANAGERS, Story
 ALWAYS = "WORKER_DEBT_BLOCKS=0"
 BLOCKS = 120
 KEYS: dict[str, Any] = {"managers": [hexed(m) for m in MANAGERS], "finality": 8}
-NODE_SECRET, DATABASE_SECRET = "s3cret-node-key", "s3cret-database-word"  # noqa: S105 - neither is one
+NODE_SECRET, DATABASE_SECRET = "s3cret-node-key", "s3cret-database-word"
 
 
 @asynccontextmanager
@@ -65,6 +65,12 @@ def alive(process_id: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def arguments_and_environment(process_id: int) -> str:
+    """Return what every process of the same user can read of a process."""
+    names = ("cmdline", "environ")
+    return "".join(Path(f"/proc/{process_id}/{name}").read_text() for name in names)
 
 
 async def ended(process_id: int, seconds: float = 10) -> None:
@@ -180,9 +186,7 @@ async def test_its_secrets_travel_by_pipe_alone(database_url: str, tmp_path: Pat
         config = configuration(url, f"{node.url}/{NODE_SECRET}", **KEYS)
         async with running_daemon(tmp_path, config, tweak=ALWAYS) as daemon:
             worker = await held(node, daemon)
-            shown = b"".join(
-                Path(f"/proc/{worker}/{name}").read_bytes() for name in ("cmdline", "environ")
-            ).decode()
+            shown = arguments_and_environment(worker)
             assert "indexer.worker" in shown
             assert await daemon.stop(seconds=10) == 0
     for text in (shown, daemon.log()):

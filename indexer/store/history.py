@@ -80,8 +80,9 @@ class Payment:
     """Everything that goes into the transaction of one range.
 
     `headers` are those of the blocks that rows refer to. `lost` are stretches whose state no
-    node has: they stay missing; `lost_accounts` have something to read there. `silent` are the accounts that were read also where they left no
-    log; None where roots are not what is paid. `pace` None: not worth an estimate.
+    node has: they stay missing; `lost_accounts` have something to read there. `silent` are the
+    accounts that were read also where they left no log; None where roots are not what is paid.
+    `pace` None: not worth an estimate.
     """
 
     task: Task

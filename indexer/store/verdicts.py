@@ -245,8 +245,8 @@ async def _write(
         names = ("verdict_id", "closed_block", "closed_time")
         await connection.execute(_CLOSE, *([row[name] for row in closed] for name in names))
     if moved:
-        names = ("verdict_id", *_MOVED)
-        await connection.execute(_MOVE, *([row[name] for row in moved] for name in names))
+        columns = ("verdict_id", *_MOVED)
+        await connection.execute(_MOVE, *([row[name] for row in moved] for name in columns))
     if new:
         await connection.copy_records_to_table(
             "verdict",
