@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.core.session_sets import build_set
-from indexer.core.types import ZERO_HASH, Address, Hash32
 from indexer.devnet import addresses as at
-from indexer.devnet.accounts import SmartAccount, Transaction
-from indexer.devnet.operations import call_data, open_session, seed_session, set_root_call
 from indexer.devnet.tools import Toolchain
 from indexer.store.chain_row import Connection
 from indexer.store.pool import Database
@@ -23,115 +20,18 @@ from tests.fixtures_database import connected, temporary_database
 from tests.fresh_index import *  # noqa: F403 - a fixture is found by its name here
 from tests.fresh_index import FreshIndexer, differences
 from tests.node_proxy import NodeProxy
-from tests.route_silent import silent_fallback
-from tests.route_steps import custom_factory
+from tests.pruned_story import KEPT_BLOCKS, Story
 from tests.routes import MANAGERS, Stage, truth
 from tests.sim.node import SimNode
 from tests.sim.story import MANAGERS as SIM_MANAGERS
 from tests.sim.story import Story as SimStory
-from tests.twin_nodes import Twins, running_twins
+from tests.twin_nodes import running_twins
 from tests.watching import hexed
 
-RETRY_SECONDS = 0.7
+RETRY_SECONDS = 0.4
 PAUSES = 3
 REQUESTS_PER_PAUSE = 4
-KEPT_BLOCKS = 128
 FINALITY = 8
-
-
-class Story:
-    """Root changes by every kind of route, and what names them. A step is a block or more."""
-
-    def __init__(self, twins: Twins) -> None:
-        self.twins = twins
-        self.stage = Stage(twins.devnet)
-        self.hints: set[tuple[str, str, int, str, str]] = set()
-        """What watch.unobserved_hint has to show where state is lost: manager, account, block,
-        root, hint."""
-        self.first_trigger = self.horizon_near = 0
-
-    def _named(self, hint: str, manager: Address, account: SmartAccount, at_: int, root: bytes):
-        self.hints.add((hexed(manager), hexed(account.address), at_, hexed(root), hint))
-
-    async def operation(
-        self, name: str, label: str, manager: Address = at.MANAGER, root: Hash32 | None = None
-    ) -> None:
-        account = await self.stage.ready(name)
-        if root is None:
-            root = self.stage.new_root(account, f"{name}/{label}", manager=manager)
-        receipt = await self.stage.devnet.submit(account, [set_root_call(root, manager)])
-        await self.stage.changed(label, account, root, receipt, manager=manager)
-        self._named("calldata", manager, account, receipt.block_number, root)
-        if manager == at.EVENT_MANAGER:
-            self._named("event", manager, account, receipt.block_number, root)
-
-    async def module(self, name: str, label: str, form: str) -> None:
-        account = await self.stage.ready(name, at.PUPPET_MODULE)
-        root = self.stage.new_root(account, f"{name}/{label}")
-        data = set_root_call(root).data
-        if form == "exec":
-            transaction = self.stage.puppet(account, at.MANAGER, data)
-        else:
-            call = call_data(
-                f"{form}(address,address,bytes,uint8)", account.address, at.MANAGER, data, 0
-            )
-            transaction = Transaction(at.PUPPET_MODULE, call, sender=at.STRANGER)
-        receipt = await self.stage.devnet.send(transaction)
-        await self.stage.changed(label, account, root, receipt)
-        self._named("module", at.MANAGER, account, receipt.block_number, root)
-
-    async def session(self, label: str) -> None:
-        """A session key of erin's set sets nothing but proves the root it stands under."""
-        key = self.stage.key("erin")
-        sessions = [open_session(key.address), seed_session(key.address, key.address, 9)]
-        erin = await self.stage.ready("erin")
-        await self.stage.ensure_registered(label, erin, sessions)
-        op = await self.stage.devnet.session_op(
-            erin, key, sessions, 0, set_root_call(ZERO_HASH, at.MANAGER_AUGUST)
-        )
-        receipt = await self.stage.devnet.send(self.stage.devnet.bundle([op]))
-        assert receipt.succeeded
-        root = self.stage.note_set(erin, sessions)
-        self._named("signature", at.MANAGER, erin, receipt.block_number, root)
-        self._named("calldata", at.MANAGER_AUGUST, erin, receipt.block_number, ZERO_HASH)
-        for change in self.stage.report.changes:
-            if (change.route, change.account) == (label, erin.address):
-                self._named("calldata", at.MANAGER, erin, change.block_number, root)
-
-    async def tell(self) -> None:
-        mine = self.stage.devnet.rpc.mine
-        self.first_trigger = await self.stage.devnet.rpc.block_number() + 1
-        for name in ("alice", "bob", "carol", "dave", "erin", "frank", "gina", "tom"):
-            await self.stage.ready(name)
-        for name in ("alice", "bob", "carol", "dave", "frank"):
-            await self.stage.ready(name, at.MANAGER)
-        await self.operation("alice", "1")
-        await self.module("bob", "1", "exec")
-        await self.module("bob", "2", "execFour")
-        await self.operation("carol", "1")
-        await self.operation("carol", "cleared", root=ZERO_HASH)
-        await self.operation("frank", "1")
-        await self.operation("dave", "1", at.EVENT_MANAGER)
-        await self.session("a session")
-        await silent_fallback(self.stage)
-        await custom_factory(self.stage)
-        await mine(40)
-        await self.operation("alice", "2")
-        await self.operation("dave", "2", at.EVENT_MANAGER)
-        await self.operation("dave", "2")
-        await self.module("bob", "3", "exec")
-        self.horizon_near = await self.stage.devnet.rpc.block_number()
-        await self.session("the same")
-        await self.operation("alice", "3")
-        await self.module("bob", "4", "execFour")
-        await self.operation("dave", "3", at.EVENT_MANAGER)
-        await mine(30)
-        await self.operation("alice", "4")
-        await self.module("bob", "5", "exec")
-        await self.session("again")
-        await self.operation("dave", "4", at.EVENT_MANAGER)
-        number = await self.stage.devnet.rpc.block_number()
-        await mine(self.horizon_near + KEPT_BLOCKS - number)
 
 
 Row = tuple[Any, ...]
@@ -355,7 +255,7 @@ class Watched:
 
     def __init__(self, node: SimNode, blocks: int) -> None:
         self.node = node
-        story = SimStory(node, random.Random(7), finality_depth=FINALITY)
+        story = SimStory(node, random.Random(7), finality_depth=FINALITY, taints=False)
         for _ in range(blocks):
             story.mine()
         self.hashes = {hexed(node.block(n).hash): n for n in range(node.tip.number + 1)}
@@ -374,31 +274,6 @@ class Watched:
         }
 
 
-async def stretches_within(connection: Connection, named: set[Row]) -> bool:
-    """Say whether something is lost still, and nothing that was not before."""
-    left = await stretches(connection)
-    return bool(left) and all(
-        inside(manager, first, named) and inside(manager, last, named)
-        for manager, first, last in left
-    )
-
-
-async def only_named_were_read(connection: Connection, named: set[Row], before: set[Row]) -> None:
-    """Check that something was read in every named stretch, and outside of them nothing.
-
-    But for accounts that were tainted where it could not be seen: what came after is read again.
-    """
-    rows = await connection.fetch(
-        "SELECT DISTINCT evidence.hex(account) FROM evidence.account_observation WHERE tainted"
-    )
-    tainted = {row[0] for row in rows}
-    final = await connection.fetchval("SELECT finalized_number FROM chain.chain")
-    new = {o for o in await observations(connection) - before if o[2] <= final}
-    for manager, first, last in named:
-        assert any(o[0] == manager and first <= o[2] <= last for o in new)
-    assert [o for o in new if not inside(o[0], o[2], named) and o[1] not in tainted] == []
-
-
 SIM_KEYS: dict[str, Any] = {"managers": [hexed(m) for m in SIM_MANAGERS], "finality": FINALITY}
 
 
@@ -407,8 +282,8 @@ async def test_lost_state_is_asked_for_again_after_a_pause(
 ) -> None:
     """Few requests a pause, one range at a time; all is filled once the node has the state."""
     async with SimNode(seed=7, finality_depth=FINALITY) as node:
-        watched = Watched(node, 120)
-        node.prune_before = 60
+        watched = Watched(node, 70)
+        node.prune_before = 35
         config = configuration(database_url, node.url, **SIM_KEYS)
         tweak = f"LOST_RETRY_SECONDS={RETRY_SECONDS}"
         async with running_daemon(tmp_path, config, tweak=tweak) as daemon:
@@ -423,11 +298,11 @@ async def test_lost_state_is_asked_for_again_after_a_pause(
             ][said - 1 :]
             pauses = [(b - a).total_seconds() for a, b in itertools.pairwise(times)]
             assert min(pauses) >= RETRY_SECONDS
-            assert await stretches_within(connection, named)
+            assert await stretches(connection) == named
             node.prune_before = 0
             await until(lambda: settled(connection, *watched.tip), "what was lost", 20)
             found = await dump(connection)
-            await only_named_were_read(connection, named, before)
+            assert not not_exactly_filled(named, before, await observations(connection))
             assert await daemon.stop() == 0
         assert not differences(await fresh_indexer.dump(node.url, watched.tip, **SIM_KEYS), found)
 
@@ -437,7 +312,7 @@ async def test_a_horizon_that_moves_while_a_range_is_read(
 ) -> None:
     """What was read before it moved is kept, what was not is named; an archive fills the rest."""
     async with SimNode(seed=8, finality_depth=FINALITY) as node, NodeProxy(node.url) as proxy:
-        watched = Watched(node, 400)
+        watched = Watched(node, 210)
         final = watched.tip[0] - FINALITY
         reads = 0
 
@@ -466,7 +341,7 @@ async def test_a_horizon_that_moves_while_a_range_is_read(
         node.prune_before = 0
         async with running_daemon(tmp_path, config, name="whole") as daemon:
             await until(lambda: settled(connection, *watched.tip), "what was lost", 20)
-            await only_named_were_read(connection, named, before)
+            assert not not_exactly_filled(named, before, await observations(connection))
             found = await dump(connection)
             assert await daemon.stop() == 0
         assert not differences(await fresh_indexer.dump(node.url, watched.tip, **SIM_KEYS), found)

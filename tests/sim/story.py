@@ -68,10 +68,16 @@ class Story:
     """Writes blocks onto a node's winning branch; knows every root and balance of it."""
 
     def __init__(
-        self, node: SimNode, source: random.Random, *, finality_depth: int, silent: bool = False
+        self,
+        node: SimNode,
+        source: random.Random,
+        *,
+        finality_depth: int,
+        silent: bool = False,
+        taints: bool = True,
     ) -> None:
         self._node, self._random, self._finality_depth = node, source, finality_depth
-        self._silent = silent
+        self._silent, self._taints = silent, taints
         self._contents: dict[bytes, Content] = {}
         self._highest = 0
         self._mine(Content(code=_CODE))
@@ -84,7 +90,9 @@ class Story:
         self._mine(Content() if empty else self._draft())
 
     def _draft(self) -> Content:
-        return _Draft(self._node.tip, self._random, silent=self._silent).content()
+        return _Draft(
+            self._node.tip, self._random, silent=self._silent, taints=self._taints
+        ).content()
 
     def mine_empty(self, count: int) -> None:
         """Add blocks without anything in them."""
@@ -177,8 +185,11 @@ def is_tainted(block: SimBlock, account: Address) -> bool:
 class _Draft:
     """One block in the making, on top of `parent`."""
 
-    def __init__(self, parent: SimBlock, source: random.Random, *, silent: bool) -> None:
-        self._parent, self._random, self._silent = parent, source, silent
+    def __init__(
+        self, parent: SimBlock, source: random.Random, *, silent: bool, taints: bool
+    ) -> None:
+        self._parent, self._random = parent, source
+        self._silent, self._taints = silent, taints
         self._there = [account for account in ACCOUNTS if exists(parent, account)]
         self._logs: list[SimLog] = []
         self._transactions: list[SimTransaction] = []
@@ -189,7 +200,7 @@ class _Draft:
 
     def content(self) -> Content:
         acts = [self._bundle, self._bundle, self._bundle, self._module, self._event, self._tokens]
-        acts += [self._modules, self._taint, self._noise]
+        acts += [self._modules, *([self._taint] if self._taints else []), self._noise]
         for _ in range(self._random.randint(1, 3)):
             if len(self._there) < 2 or self._random.random() < 0.15:
                 self._create()
