@@ -32,7 +32,7 @@ NODE_SECRET, DATABASE_SECRET = "s3cret-node-key", "s3cret-database-word"
 async def told_chain() -> AsyncIterator[SimNode]:
     """A chain with a past worth a process."""
     async with SimNode(seed=5, finality_depth=8) as node:
-        story = Story(node, random.Random(5), finality_depth=8)
+        story = Story(node, random.Random(5), finality_depth=8, taints=False)
         for _ in range(BLOCKS):
             story.mine()
         yield node
