@@ -36,6 +36,7 @@ from indexer.store.triggers import known_headers, read_operations, read_triggers
 from indexer.store.watched import watched_among
 
 LOOKS_PER_REQUEST = 100
+MAX_BLOCK = (1 << 63) - 1
 Write = Callable[[Payment], Awaitable[None]]
 
 
@@ -82,8 +83,9 @@ async def fetch_roots_of(
         operation_event=USER_OPERATION,
     )
     grouped = by_account(stored.triggers)
-    reading = _Reading(node, contracts, managers, dict(stored.headers))
-    await reading.triggers(_looks(grouped, stored.headers))
+    ever_tainted = await store.tainted_before(database, settings.chain_id, MAX_BLOCK)
+    reading = _Reading(node, contracts, managers, dict(stored.headers), frozenset(ever_tainted))
+    await reading.triggers(_looks(grouped, stored.headers), task)
     silent = frozenset(await store.tainted_before(database, settings.chain_id, task.last))
     silent |= {slots.account for slots in reading.rows.accounts if slots.tainted}
     members = Members(
@@ -99,6 +101,7 @@ async def fetch_roots_of(
         rows,
         lost=merge(reading.lost),
         lost_reason=reading.lost_reason[:500],
+        lost_accounts=frozenset(reading.lost_accounts),
         silent=silent,
     )
 
@@ -164,15 +167,17 @@ class _Reading:
     contracts: Contracts
     managers: Sequence[Address]
     headers: dict[int, BlockHeader]
+    ever_tainted: frozenset[Address]
     rows: BlockRows = field(default_factory=BlockRows)
     lost: list[Span] = field(default_factory=list)
     lost_reason: str = ""
+    lost_accounts: set[Address] = field(default_factory=set)
 
-    async def triggers(self, looks: Sequence[Look]) -> None:
+    async def triggers(self, looks: Sequence[Look], task: Task) -> None:
         """Read at every look, the newest first: what is older than something lost is lost too.
 
         A lost stretch goes from the first to the last look that could not be read: between two
-        looks there is nothing to read.
+        looks there is nothing to read. Accounts that are in one are read once above it.
         """
         settings = self.contracts.settings
         lost: set[int] = set()
@@ -196,6 +201,38 @@ class _Reading:
                 run = []
         if run:
             self.lost.append((run[0], run[-1]))
+        gone = [look for look in looks if look.header.number in lost]
+        if gone:
+            self.lost_accounts = set().union(*(look.accounts for look in gone))
+            kept = [look for look in looks if look.header.number not in lost]
+            await self._read_above(gone, kept, task)
+
+    async def _read_above(self, gone: Sequence[Look], kept: Sequence[Look], task: Task) -> None:
+        """Read what has come of the accounts in lost looks, where it can be read first.
+
+        Their root, at the range's end, of those that left no later log; and the slots of those
+        whose slots may have changed: a tainted account's roots change without a log, so blocks
+        are lost to it in which nothing else is.
+        """
+        above: dict[int, tuple[set[Address], set[Address]]] = {}
+        # Once in the life of an account: found tainted, it owes its past again.
+        in_doubt = set().union(*(look.with_slots for look in gone)) - self.ever_tainted
+        for account in sorted(self.lost_accounts):
+            number = next((k.header.number for k in kept if account in k.accounts), task.last)
+            slots_known = any(account in k.with_slots for k in kept if k.header.number == number)
+            accounts, slots = above.setdefault(number, (set(), set()))
+            accounts.add(account)
+            if account in in_doubt and not slots_known:
+                slots.add(account)
+        read = {(seen.block_number, seen.account) for seen in self.rows.roots}
+        looks = [
+            Look(await self._header(number), frozenset(accounts), frozenset(slots))
+            for number, (accounts, slots) in sorted(above.items())
+            if slots or any((number, account) not in read for account in accounts)
+        ]
+        found = await observe_each(self.node, self.contracts.settings, looks, self.managers)
+        self.rows.roots += [o for o in found.roots if (o.block_number, o.account) not in read]
+        self.rows.accounts += found.accounts
 
     async def silent_changes(self, accounts: Sequence[Address], task: Task) -> None:
         """Find changes that left no log, of tainted accounts, between the range's ends.
@@ -220,13 +257,21 @@ class _Reading:
                     break
                 readable.append(number)
             for first, last in pairwise(reversed(readable)):
-                await bisect(first, last, known, read_at)
+                try:
+                    await bisect(first, last, known, read_at)
+                except StatePrunedError as error:
+                    # The horizon has moved since the ends were read.
+                    self.lost_reason = str(error)
+                    self.lost.append((first + 1, last - 1))
             kept = {o.block_number for o in mine}
             self.rows.roots += [o for number, o in sorted(known.items()) if number not in kept]
 
     async def _read_at(self, number: int, account: Address, manager: Address) -> RootObservation:
-        if number not in self.headers:
-            self.headers[number] = (await headers_at(self.node, [number]))[0]
-        look = Look(self.headers[number], frozenset({account}), frozenset())
+        look = Look(await self._header(number), frozenset({account}), frozenset())
         roots, _ = await observe(self.node, self.contracts.settings, [look], [manager])
         return roots[0]
+
+    async def _header(self, number: int) -> BlockHeader:
+        if number not in self.headers:
+            self.headers[number] = (await headers_at(self.node, [number]))[0]
+        return self.headers[number]

@@ -301,8 +301,12 @@ def main() -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(_work_until_closed(job))
-        except BrokenPipeError:
-            return EXIT_STOPPED  # the daemon is no more
+        except (BrokenPipeError, BaseExceptionGroup) as error:
+            if isinstance(error, BaseExceptionGroup) and error.subgroup(BrokenPipeError) is None:
+                raise
+            # The daemon is no more. Nobody reads what is still buffered: let the exit not try.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_STOPPED
 
 
 if __name__ == "__main__":

@@ -126,11 +126,10 @@ def _toml(value: object) -> str:
 # The command line with some of the daemon's waiting times shortened.
 _TWEAKED = """
 import sys
-from indexer import cli, daemon, lanes
+from indexer import cli, daemon, history, lanes
 for setting in sys.argv.pop(1).split():
     name, value = setting.split("=")
-    module = lanes if hasattr(lanes, name) else daemon
-    assert hasattr(module, name), name
+    module = next(one for one in (lanes, history, daemon) if hasattr(one, name))
     setattr(module, name, float(value))
 cli.main()
 """
@@ -142,7 +141,8 @@ async def running_daemon(
 ) -> AsyncIterator[Daemon]:
     """Run the daemon with this configuration; kill it at the end if it still runs.
 
-    `tweak` shortens waiting times by their names in daemon.py: "GIVE_UP_SECONDS=1".
+    `tweak` shortens waiting times by their names in daemon.py, lanes.py or history.py:
+    "GIVE_UP_SECONDS=1". A worker does not know of them.
     """
     config_file = folder / f"{name}.toml"
     config_file.write_text(config)

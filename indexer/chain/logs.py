@@ -23,6 +23,8 @@ _METHOD = "eth_getLogs"
 _LEAST_ADDRESSES = 10
 _MOST_BLOCKS = 20_000
 _MOST_LOGS = 10_000
+_FORGIVEN_AFTER = 100
+"""So many ranges later a node that refused a size is asked for it again: its load may have gone."""
 _Answer = list[wire.RawLog] | wire.RawHeader | None
 _ANSWER = cast("type[_Answer]", _Answer)
 
@@ -61,21 +63,33 @@ class RangeSize:
     most_blocks: int = _MOST_BLOCKS
     most_logs: int = _MOST_LOGS
     """What is in memory at once is bounded by what comes, not by how many blocks it comes from."""
+    _refused: int | None = None
+    _accepted: int = 0
 
     def narrow(self, error: RangeTooLargeError | None = None) -> None:
         """Halve, or take the smaller number the node named; never below one block."""
+        self._refused, self._accepted = self.blocks, 0
         suggested = error.suggested_blocks if isinstance(error, RangeRefusedError) else None
         if suggested is not None and suggested < self.blocks:
             self.blocks = max(suggested, 1)
+            self._refused = self.blocks + 1
         else:
             self.blocks = max(self.blocks // 2, 1)
 
     def grow(self, logs: int = 0) -> None:
-        """Take a quarter more, at least one block; fewer where a range brought too many logs."""
+        """Take a quarter more, at least one block; fewer where a range brought too many logs.
+
+        What was refused is not asked for again at once: each refusal is a request for nothing.
+        """
+        self._accepted += 1
+        if self._accepted >= _FORGIVEN_AFTER:
+            self._refused = None
         if logs > self.most_logs:
             self.blocks = max(self.blocks * self.most_logs // logs, 1)
         elif logs * 5 // 4 <= self.most_logs:
-            self.blocks = min(max(self.blocks * 5 // 4, self.blocks + 1), self.most_blocks)
+            most = min(self.most_blocks, (self._refused or self.most_blocks + 1) - 1)
+            grown = max(self.blocks * 5 // 4, self.blocks + 1)
+            self.blocks = max(min(grown, most), 1)
 
 
 async def fetch_logs_by_hash(

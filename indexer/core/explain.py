@@ -28,6 +28,7 @@ class Facts:
     since_block: int | None = None
     leaves: Sequence[Hash32] = ()
     named: Sequence[Address] = ()
+    past_unreadable: bool = False
 
 
 def short(value: bytes) -> str:
@@ -71,9 +72,10 @@ def explain_cause(cause: Cause, facts: Facts) -> str:
                 f"later, did not land in time{_provable(facts.leaves)}."
             )
         case "never_landed":
+            where = ", as far as its past could be read" if facts.past_unreadable else ""
             return (
                 f"{wanted.capitalize()} did not land in time, and the manager never held a root "
-                "for the account."
+                f"for the account{where}."
             )
         case "manager_mismatch":
             return f"The root of {wanted} stands in another manager: {_names(facts.named)}."

@@ -93,7 +93,8 @@ class VerdictInputs:
 
     `first_observation` None: the root was never read. `other_roots`: current non-zero roots of
     the same account in other managers. `unreadable`: the account may have acted after the last
-    observation in blocks whose state no node has.
+    observation in blocks whose state no node has. `past_unreadable`: or before it, so that
+    roots may have stood of which nothing is known.
     """
 
     manager: Address
@@ -106,6 +107,7 @@ class VerdictInputs:
     modules_without_code: frozenset[Address] = frozenset()
     rotated_by_session_key: bool = False
     unreadable: bool = False
+    past_unreadable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,7 +285,9 @@ class _Case:
                 soon_seconds=self.settings.expiring_soon_seconds,
             )
             self.recheck_block_time.extend(flips)
-        return (*warnings, "unreadable_state") if self.inputs.unreadable else warnings
+        # A set that is awaited may have been on chain where nobody could look.
+        doubtful = self.inputs.past_unreadable and self.awaited is not None
+        return (*warnings, "unreadable_state") if self.inputs.unreadable or doubtful else warnings
 
     def _facts(self, since: Instant, flag: _Flag | None = None) -> explain.Facts:
         # Where nothing is awaited, what a cause complains about is the newest stored set.
@@ -301,6 +303,7 @@ class _Case:
             since_block=since.block_number,
             leaves=flag.leaves if flag else (),
             named=flag.named if flag else (),
+            past_unreadable=self.inputs.past_unreadable,
         )
 
     def _drifted(self, flag: _Flag) -> Decision:

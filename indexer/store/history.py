@@ -10,7 +10,6 @@ import asyncpg
 from indexer.core.balances import balance_deltas
 from indexer.core.debt import Cohort, Ledger, Span, Task, without
 from indexer.core.passes import ACCOUNTS, Pass, hex_of
-from indexer.core.roots import RootObservation
 from indexer.core.types import ZERO_HASH, Address, BlockHeader, Hash32
 from indexer.errors import StaleStepError
 from indexer.store.chain_row import Connection, lock_chain, read_chain
@@ -81,8 +80,9 @@ class Payment:
     """Everything that goes into the transaction of one range.
 
     `headers` are those of the blocks that rows refer to. `lost` are stretches whose state no
-    node has: they stay missing. `silent` are the accounts that were read also where they left no
-    log; None where roots are not what is paid. `pace` None: not worth an estimate.
+    node has: they stay missing; `lost_accounts` have something to read there. `silent` are the
+    accounts that were read also where they left no log; None where roots are not what is paid.
+    `pace` None: not worth an estimate.
     """
 
     task: Task
@@ -90,6 +90,7 @@ class Payment:
     rows: BlockRows = field(default_factory=BlockRows)
     lost: Sequence[Span] = ()
     lost_reason: str = ""
+    lost_accounts: frozenset[Address] = frozenset()
     silent: frozenset[Address] | None = None
     covers: bool = True
     """False: rows that belong to a range which is not paid yet."""
@@ -146,8 +147,8 @@ async def apply_range(
         await write_blocks(connection, chain_id, payment.headers)
         await _write_discovered(connection, chain_id, task, rows)
         added = await write_rows(connection, chain_id, rows, task.span)
-        if rows.roots:
-            await _enqueue(connection, chain_id, rows.roots)
+        if rows.roots or payment.lost_accounts:
+            await _enqueue(connection, chain_id, payment)
             rows.root_changes = await count_changes(connection, chain_id, task.first, task.last)
         # Late, because the live lane folds into the same rows.
         counted = balance_deltas(await uncounted(connection, chain, added))
@@ -172,14 +173,21 @@ SELECT k.manager, k.account FROM unnest($2::bytea[], $3::bytea[]) AS k(manager, 
                 WHERE s.chain_id = $1 AND s.manager = k.manager AND s.account = k.account)"""
 
 
-async def _enqueue(connection: Connection, chain_id: int, roots: Sequence[RootObservation]) -> None:
+async def _enqueue(connection: Connection, chain_id: int, payment: Payment) -> None:
     """Have the keys decided whose verdict may be another now.
 
     Most accounts never have a session: where no root was found and nothing is stored or decided,
     there is nothing to say.
     """
-    touched = {(seen.manager, seen.account) for seen in roots if seen.root != ZERO_HASH}
-    zero = sorted({(seen.manager, seen.account) for seen in roots} - touched)
+    seen = {(root.manager, root.account) for root in payment.rows.roots}
+    touched = {(r.manager, r.account) for r in payment.rows.roots if r.root != ZERO_HASH}
+    # That a past cannot be read is an input of verdicts, too.
+    touched |= {
+        (manager_of(pass_), account)
+        for pass_ in payment.task.passes
+        for account in payment.lost_accounts
+    }
+    zero = sorted(seen - touched)
     rows = await connection.fetch(_MAY_DIFFER, chain_id, [k[0] for k in zero], [k[1] for k in zero])
     touched |= {(Address(row[0]), Address(row[1])) for row in rows}
     if touched:

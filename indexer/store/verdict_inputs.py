@@ -35,6 +35,7 @@ class Histories:
     sets: defaultdict[Key, list[StoredSet]] = field(default_factory=lambda: defaultdict(list))
     modules_without_code: frozenset[Address] = frozenset()
     unreadable: frozenset[Key] = frozenset()
+    past_unreadable: frozenset[Key] = frozenset()
 
     def cut(self, key: Key, block_number: int | None = None) -> VerdictInputs:
         """Return the inputs of one key with the observations up to a block; None: with all."""
@@ -53,6 +54,7 @@ class Histories:
             ),
             modules_without_code=self.modules_without_code,
             unreadable=key in self.unreadable,
+            past_unreadable=key in self.past_unreadable,
         )
 
     def _other_roots(self, key: Key, block_number: int | None) -> Mapping[Address, Hash32]:
@@ -115,22 +117,29 @@ _MODULES_WITHOUT_CODE = """
 SELECT module FROM evidence.module_code
  WHERE chain_id = $1 AND NOT has_code AND module = ANY($2::bytea[])"""
 
-# Keys whose account may have acted after its last observation where no node has the state.
+# Keys whose account may have acted where no node has the state, and whether after its last
+# observation.
 _UNREADABLE = """
-SELECT k.manager, k.account
+SELECT k.manager, k.account, lost.block_number > seen.block_number AS is_newest
   FROM unnest($2::bytea[], $3::bytea[]) AS k(manager, account)
  CROSS JOIN LATERAL (
     SELECT coalesce(max(o.block_number), -1) AS block_number FROM chain.canonical_root AS o
      WHERE o.chain_id = $1 AND o.manager = k.manager AND o.account = k.account) AS seen
- WHERE EXISTS (
-    SELECT FROM evidence.unobserved AS u
-     WHERE u.chain_id = $1 AND u.manager = k.manager AND u.last_block > seen.block_number
-       AND (EXISTS (SELECT FROM chain.account_event AS e
-                     WHERE e.chain_id = $1 AND e.account = k.account AND e.block_number
-                   BETWEEN greatest(u.first_block, seen.block_number + 1) AND u.last_block)
-         OR EXISTS (SELECT FROM chain.user_operation AS p
-                     WHERE p.chain_id = $1 AND p.sender = k.account AND p.block_number
-                   BETWEEN greatest(u.first_block, seen.block_number + 1) AND u.last_block)))"""
+ CROSS JOIN LATERAL (
+    SELECT max(t.block_number) AS block_number
+      FROM evidence.unobserved AS u
+     CROSS JOIN LATERAL (
+        (SELECT e.block_number FROM chain.account_event AS e
+          WHERE e.chain_id = $1 AND e.account = k.account
+            AND e.block_number BETWEEN u.first_block AND u.last_block
+          ORDER BY e.block_number DESC LIMIT 1)
+        UNION ALL
+        (SELECT p.block_number FROM chain.user_operation AS p
+          WHERE p.chain_id = $1 AND p.sender = k.account
+            AND p.block_number BETWEEN u.first_block AND u.last_block
+          ORDER BY p.block_number DESC LIMIT 1)) AS t
+     WHERE u.chain_id = $1 AND u.manager = k.manager) AS lost
+ WHERE lost.block_number IS NOT NULL"""
 
 
 async def load_histories(connection: Connection, chain_id: int, keys: Collection[Key]) -> Histories:
@@ -172,10 +181,12 @@ async def load_histories(connection: Connection, chain_id: int, keys: Collection
         Address(row[0])
         for row in await connection.fetch(_MODULES_WITHOUT_CODE, chain_id, sorted(modules))
     )
-    histories.unreadable = frozenset(
-        (Address(row[0]), Address(row[1]))
+    unreadable = {
+        (Address(row["manager"]), Address(row["account"])): row["is_newest"]
         for row in await connection.fetch(_UNREADABLE, chain_id, managers, accounts)
-    )
+    }
+    histories.past_unreadable = frozenset(unreadable)
+    histories.unreadable = frozenset(key for key, is_newest in unreadable.items() if is_newest)
     return histories
 
 

@@ -97,11 +97,13 @@ _FACTS = (
     "on_chain_root", "on_chain_set_id", "expected_root", "expected_set_id",
 )  # fmt: skip
 _RECHECKS = ("recheck_at", "recheck_block_time")
+# History that is filled in later may find the same facts at an earlier block.
+_MOVED = (*_RECHECKS, "explanation", "observed_block")
 # If these are the same and a recheck was due, time alone made the difference.
 _ROOTS_AND_SETS = _FACTS[6:]
 
 _OPEN = f"""
-SELECT v.verdict_id, v.manager, v.account, {", ".join("v." + c for c in _FACTS + _RECHECKS)},
+SELECT v.verdict_id, v.manager, v.account, {", ".join("v." + c for c in _FACTS + _MOVED)},
        v.block_number, c.indexed_number, c.indexed_time
   FROM chain.verdict AS v
   JOIN chain.chain AS c USING (chain_id)
@@ -115,15 +117,17 @@ UPDATE chain.verdict AS v SET closed_block = c.closed_block, closed_time = c.clo
     AS c(verdict_id, closed_block, closed_time)
  WHERE v.verdict_id = c.verdict_id"""
 
-_MOVE_RECHECKS = """
-UPDATE chain.verdict AS v SET recheck_at = c.recheck_at, recheck_block_time = c.recheck_block_time
-  FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[])
-    AS c(verdict_id, recheck_at, recheck_block_time)
+_MOVE = """
+UPDATE chain.verdict AS v
+   SET recheck_at = c.recheck_at, recheck_block_time = c.recheck_block_time,
+       explanation = c.explanation, observed_block = c.observed_block
+  FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[], $4::text[], $5::bigint[])
+    AS c(verdict_id, recheck_at, recheck_block_time, explanation, observed_block)
  WHERE v.verdict_id = c.verdict_id"""
 
 _COLUMNS = (
     "chain_id", "manager", "account", "block_number", "closed_block", "closed_time",
-    *_FACTS, *_RECHECKS, "explanation", "observed_block", "by_time_only",
+    *_FACTS, *_MOVED, "by_time_only",
 )  # fmt: skip
 
 _NOTIFY = f"SELECT pg_notify('{NOTIFY_CHANNEL}', payload) FROM unnest($1::text[]) AS payload"
@@ -204,8 +208,9 @@ async def _decide_chunk(
                 continue
             row = _row(chain_id, key, block_number, decision)
             if held is not None and _alike(held, row):
-                if any(held[name] != row[name] for name in _RECHECKS):
-                    held.update({name: row[name] for name in _RECHECKS})
+                row["observed_block"] = _earlier(held["observed_block"], row["observed_block"])
+                if any(held[name] != row[name] for name in _MOVED):
+                    held.update({name: row[name] for name in _MOVED})
                     if "verdict_id" in held:
                         moved.append(held)
                 continue
@@ -240,8 +245,8 @@ async def _write(
         names = ("verdict_id", "closed_block", "closed_time")
         await connection.execute(_CLOSE, *([row[name] for row in closed] for name in names))
     if moved:
-        names = ("verdict_id", *_RECHECKS)
-        await connection.execute(_MOVE_RECHECKS, *([row[name] for row in moved] for name in names))
+        columns = ("verdict_id", *_MOVED)
+        await connection.execute(_MOVE, *([row[name] for row in moved] for name in columns))
     if new:
         await connection.copy_records_to_table(
             "verdict",
@@ -282,6 +287,11 @@ def _alike(held: dict[str, Any], row: dict[str, Any]) -> bool:
         for name in _FACTS
         if not (unknown and name in {"since_block", "since_time"})
     )
+
+
+def _earlier(held: int | None, found: int | None) -> int | None:
+    """Return on which block the facts rest: one that is seen again later stays where it was."""
+    return found if held is None or (found is not None and found < held) else held
 
 
 def _by_time_only(held: dict[str, Any], row: dict[str, Any], clock: float, block_time: int) -> bool:

@@ -390,6 +390,25 @@ def test_ranges_are_as_long_as_what_comes_allows() -> None:
     assert size.blocks == 1
 
 
+def test_what_a_node_refused_is_not_asked_for_again_at_once() -> None:
+    """A fixed limit costs one refusal, and another only after a hundred ranges."""
+    size, limit, refusals = RangeSize(blocks=2_000), 300, 0
+    for _ in range(250):
+        if size.blocks > limit:
+            refusals += 1
+            size.narrow()
+        else:
+            size.grow()
+    assert refusals <= 12
+    size = RangeSize(blocks=2_000)
+    size.narrow(RangeRefusedError("too wide", suggested_blocks=limit))
+    for _ in range(99):
+        size.grow()
+        assert size.blocks == limit
+    size.grow()
+    assert size.blocks > limit
+
+
 def test_a_request_for_nothing_is_not_a_request_for_all() -> None:
     """None and the empty tuple are different requests."""
     assert replace(ALL, addresses=()) != ALL

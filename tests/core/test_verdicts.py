@@ -93,6 +93,14 @@ def test_nothing_read_is_unknown_not_empty():
     assert (found.since_block, found.since_time) == (10, A.stored_at)
 
 
+def test_what_rests_on_an_unreadable_past_says_so():
+    """A set that is awaited may have been on chain where nobody could look; what stands is seen."""
+    found = verdict(inputs(sets=[A], past_unreadable=True))
+    assert (found.cause, found.warnings) == ("never_landed", ("unreadable_state",))
+    assert found.explanation.endswith("as far as its past could be read.")
+    assert verdict(inputs([change(12, A)], [A], past_unreadable=True)).warnings == ()
+
+
 def test_a_zero_root_without_sets_is_empty():
     """Nothing on chain and nothing stored is empty, since the first look."""
     found = verdict(inputs(first=7))
