@@ -63,33 +63,38 @@ class RangeSize:
     most_blocks: int = _MOST_BLOCKS
     most_logs: int = _MOST_LOGS
     """What is in memory at once is bounded by what comes, not by how many blocks it comes from."""
-    _refused: int | None = None
+    _good: int = 0
+    """The largest size that was accepted since the last refusal of one."""
+    _ceiling: int | None = None
     _accepted: int = 0
 
     def narrow(self, error: RangeTooLargeError | None = None) -> None:
-        """Halve, or take the smaller number the node named; never below one block."""
-        self._refused, self._accepted = self.blocks, 0
+        """Take the smaller number the node named, else what it accepted before, else half.
+
+        Never below one block. What was refused is not asked for again at once: each refusal is
+        a request for nothing.
+        """
         suggested = error.suggested_blocks if isinstance(error, RangeRefusedError) else None
         if suggested is not None and suggested < self.blocks:
-            self.blocks = max(suggested, 1)
-            self._refused = self.blocks + 1
+            self.blocks = self._ceiling = max(suggested, 1)
+        elif 0 < self._good < self.blocks:
+            self.blocks = self._ceiling = self._good
         else:
             self.blocks = max(self.blocks // 2, 1)
+        self._good = self._accepted = 0
 
     def grow(self, logs: int = 0) -> None:
-        """Take a quarter more, at least one block; fewer where a range brought too many logs.
-
-        What was refused is not asked for again at once: each refusal is a request for nothing.
-        """
+        """Take a quarter more, at least one block; fewer where a range brought too many logs."""
+        self._good = max(self._good, self.blocks)
         self._accepted += 1
         if self._accepted >= _FORGIVEN_AFTER:
-            self._refused = None
+            self._ceiling = None
         if logs > self.most_logs:
             self.blocks = max(self.blocks * self.most_logs // logs, 1)
         elif logs * 5 // 4 <= self.most_logs:
-            most = min(self.most_blocks, (self._refused or self.most_blocks + 1) - 1)
+            most = self.most_blocks if self._ceiling is None else self._ceiling
             grown = max(self.blocks * 5 // 4, self.blocks + 1)
-            self.blocks = max(min(grown, most), 1)
+            self.blocks = max(self.blocks, min(grown, most))
 
 
 async def fetch_logs_by_hash(

@@ -399,7 +399,7 @@ def test_what_a_node_refused_is_not_asked_for_again_at_once() -> None:
             size.narrow()
         else:
             size.grow()
-    assert refusals <= 12
+    assert refusals <= 6
     size = RangeSize(blocks=2_000)
     size.narrow(RangeRefusedError("too wide", suggested_blocks=limit))
     for _ in range(99):
