@@ -134,7 +134,8 @@ def configure_logging(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         # looked up anew when stream is None: whoever replaces sys.stderr is followed
-        logger_factory=lambda *_: structlog.PrintLogger(stream or sys.stderr),
+        # One write for a line and its end: two processes of ours share this stream.
+        logger_factory=lambda *_: structlog.WriteLogger(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(out)
@@ -156,7 +157,7 @@ def configure_logging(
 def get_logger() -> structlog.typing.FilteringBoundLogger:
     """Return the logger: `log.info("noun_verbed", field=value)`."""
     if not structlog.is_configured():  # structlog's own default is stdout, which is for answers
-        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+        structlog.configure(logger_factory=lambda *_: structlog.WriteLogger(sys.stderr))
     return cast("structlog.typing.FilteringBoundLogger", structlog.get_logger())
 
 
