@@ -23,6 +23,7 @@ The shell
     retention.py        drops old raw detail, slice by slice
     audit.py            a node asked again for what the database counts as covered
     gather.py           the live lane's answers of a node
+    finality.py         how far a node's word on finality is taken
     history_logs.py     the history lane's: a range of logs
     history_state.py    the history lane's: inputs and roots at stored triggers
     silent.py           changes that left no log, by bisecting

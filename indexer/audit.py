@@ -150,7 +150,7 @@ async def run_audit(
                 done += span[1] - span[0] + 1
                 progress(done, total)
                 first = span[1] + 1
-                size.grow()
+                size.grow(span[1] - span[0] + 1)
         report.finished = True
 
 

@@ -36,6 +36,7 @@ from indexer.core.verdict_values import Settings as VerdictSettings
 from indexer.core.watchlist import WatchList
 from indexer.errors import FinalityViolationError, NodeAnswerError
 from indexer.filters import Contracts
+from indexer.finality import last_agreed, shown_again
 from indexer.gather import gather, gather_silent
 from indexer.ingest import Listener, keep_stepping
 from indexer.log import get_logger
@@ -192,7 +193,7 @@ class Follower:
 
     async def _start(self, view: LiveView, finalized: BlockHeader) -> bool:
         chain_id = self.contracts.settings.chain_id
-        await self._shown_again(finalized)
+        await shown_again(self.node, finalized)
         await live.start_tail(self.database, chain_id, self.epoch, finalized)
         log.info(
             "tail_started",
@@ -201,20 +202,6 @@ class Follower:
             previous_block=view.chain.indexed_number,
         )
         return True
-
-    async def _shown_again(self, finalized: BlockHeader) -> None:
-        """Refuse to start at a block that the node cannot show by its number, on its parent.
-
-        Nothing links it to what is stored, and a marker beyond the chain's end would hold the
-        live lane up until an operator rewinds: one odd answer must not be enough for that.
-        """
-        numbers = range(max(finalized.number - 1, 0), finalized.number + 1)
-        *before, again = await fetch_headers(self.node, numbers)
-        linked = all(one is not None and one.hash == finalized.parent_hash for one in before)
-        if again != finalized or not linked:
-            raise NodeAnswerError(
-                f"the node named block {finalized.number} as final, but does not show it again"
-            )
 
     async def _activate(self, view: LiveView) -> bool:
         """Keep accounts' logs as soon as discovery has named every account.
@@ -393,35 +380,11 @@ class Follower:
         if view.chain.finality_violation != text:
             await live.set_finality_violation(self.database, view, text)
         if self._violated is None or str(self._violated) != text:
-            keep = await self._last_agreed(step.number)
+            chain_id = self.contracts.settings.chain_id
+            keep = await last_agreed(self.database, self.node, chain_id, step.number)
             self._violated = FinalityViolationError(
                 text,
                 remedy="find out which is right; if the node is: sessionwatch rewind "
                 f"--chain {self.contracts.settings.name} --to {keep} --below-finality",
             )
         self.listener.violation_found(self._violated)
-
-    async def _last_agreed(self, contradicted: int) -> int:
-        """Return the highest stored block on which node and database agree, by bisecting.
-
-        Hashes are stored of blocks with rows only, and an empty block that lost may have rows on
-        the other branch: so all above the last block that is known to be shared has to go.
-        """
-        chain_id = self.contracts.settings.chain_id
-        kept = max((await live.first_block(self.database, chain_id)) - 1, 0)
-        agreed, differs = -1, contradicted
-        while differs - agreed > 1:
-            middle = (agreed + differs) // 2
-            stored = await live.block_at_or_below(self.database, chain_id, middle)
-            if stored is None or stored[0] <= agreed:
-                agreed = middle
-                continue
-            number, ours = stored
-            (theirs,) = await fetch_headers(self.node, [number])
-            if theirs is None:
-                raise NodeAnswerError(f"the node does not have block {number} just now")
-            if theirs.hash == ours:
-                agreed = kept = number
-            else:
-                differs = number
-        return kept

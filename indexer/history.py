@@ -39,7 +39,7 @@ LOGS_IN_FLIGHT = 3
 STATE_IN_FLIGHT = 2
 MAX_TRIGGERS = 2_000
 """Of one range whose inputs or roots are read: what is in memory at once is bounded."""
-MAX_STATE_BLOCKS = 200_000
+MAX_RANGE_BLOCKS = 200_000
 ROUND_RANGES = 200
 """After so many an end is put to a round: what went wrong long ago is then forgotten."""
 # State that was pruned may come back with another node: asked again after this long.
@@ -66,7 +66,7 @@ class Historian:
     epoch: int
     listener: HistoryListener
     sizes: dict[str, RangeSize] = field(
-        default_factory=lambda: {"factory": RangeSize(), "logs": RangeSize()}
+        default_factory=lambda: {name: RangeSize() for name in ("factory", "logs", "cohort")}
     )
     wanted: Wanted = field(init=False)
     _busy: list[Task] = field(default_factory=list)
@@ -136,11 +136,10 @@ class Historian:
         self.listener.debt_known(missing_blocks(ledger, self.wanted))
         claimed: list[Task] = []
         while self._places(LOGS_IN_FLIGHT, claimed, "factory", "logs"):
-            task = next_logs(ledger, self.wanted, [*busy, *claimed], self._blocks("logs"))
+            task = next_logs(ledger, self.wanted, [*busy, *claimed], MAX_RANGE_BLOCKS)
             if task is None:
                 break
-            if task.kind == "factory":
-                task = replace(task, last=min(task.last, task.first + self._blocks("factory") - 1))
+            task = self._cut(task)
             await self._begin(task)
             claimed.append(task)
         while self._places(STATE_IN_FLIGHT, claimed, "bodies", "roots"):
@@ -158,19 +157,20 @@ class Historian:
     def _places(self, most: int, claimed: Sequence[Task], *kinds: str) -> bool:
         return sum(task.kind in kinds for task in [*self._busy, *claimed]) < most
 
-    def _blocks(self, kind: str) -> int:
-        return self.sizes[kind].blocks
+    def _cut(self, task: Task) -> Task:
+        """Return the task with no more blocks than its logs are asked of at once."""
+        return replace(task, last=min(task.last, task.first + self._size_of(task).blocks - 1))
 
     def _next_state(self, ledger: Ledger, busy: Sequence[Task]) -> tuple[Task | None, bool]:
         """Return the next range of bodies or roots, and whether it was lost before."""
-        task = next_state(ledger, self.wanted, busy, MAX_STATE_BLOCKS, retry_lost=False)
+        task = next_state(ledger, self.wanted, busy, MAX_RANGE_BLOCKS, retry_lost=False)
         was_lost = False
         asks_again = self._probe not in busy and (
             asyncio.get_running_loop().time() >= self._ask_lost_at
         )
         if task is None and asks_again:
             # One at a time: while one is still lost so are the others.
-            task = next_state(ledger, self.wanted, busy, MAX_STATE_BLOCKS, retry_lost=True)
+            task = next_state(ledger, self.wanted, busy, MAX_RANGE_BLOCKS, retry_lost=True)
             was_lost = task is not None
         if (
             task is not None
@@ -178,7 +178,7 @@ class Historian:
             and not self.contracts.event_managers.isdisjoint(map(manager_of, task.passes))
         ):
             # Its events are asked for by range, as logs are.
-            task = replace(task, last=min(task.last, task.first + self._blocks("logs") - 1))
+            task = self._cut(task)
         return task, was_lost
 
     async def _begin(self, task: Task) -> None:
@@ -207,14 +207,17 @@ class Historian:
             self._ended.set()
 
     def _size_of(self, task: Task) -> RangeSize:
-        return self.sizes["factory" if task.kind == "factory" else "logs"]
+        """Return the size for such ranges: what few accounts log says nothing of a whole chain."""
+        if task.kind == "factory":
+            return self.sizes["factory"]
+        return self.sizes["cohort" if task.cohort else "logs"]
 
     async def _fetch(self, task: Task) -> Payment:
         source = (self.database, self.node, self.contracts, task)
         match task.kind:
             case "factory" | "logs":
                 payment, logs = await fetch_logs_of(*source)
-                self._size_of(task).grow(logs)
+                self._size_of(task).grow(task.last - task.first + 1, logs)
                 return payment
             case "bodies":
                 return await fetch_bodies_of(*source)

@@ -59,7 +59,7 @@ class RangeLogs:
 class RangeSize:
     """How many blocks to ask for at once: shrinks when the node objects, grows when it does not."""
 
-    blocks: int = 2_000
+    blocks: int = 500
     most_blocks: int = _MOST_BLOCKS
     most_logs: int = _MOST_LOGS
     """What is in memory at once is bounded by what comes, not by how many blocks it comes from."""
@@ -83,15 +83,21 @@ class RangeSize:
             self.blocks = max(self.blocks // 2, 1)
         self._good = self._accepted = 0
 
-    def grow(self, logs: int = 0) -> None:
-        """Take a quarter more, at least one block; fewer where a range brought too many logs."""
+    def grow(self, asked_blocks: int, logs: int = 0) -> None:
+        """Take a quarter more, at least one block; fewer where a range brought too many logs.
+
+        A range of fewer blocks than could have been asked for proves nothing of more.
+        """
+        if logs > self.most_logs:
+            self.blocks = max(min(self.blocks, asked_blocks * self.most_logs // logs), 1)
+            return
+        if asked_blocks < self.blocks:
+            return
         self._good = max(self._good, self.blocks)
         self._accepted += 1
         if self._accepted >= _FORGIVEN_AFTER:
             self._ceiling = None
-        if logs > self.most_logs:
-            self.blocks = max(self.blocks * self.most_logs // logs, 1)
-        elif logs * 5 // 4 <= self.most_logs:
+        if logs * 5 // 4 <= self.most_logs:
             most = self.most_blocks if self._ceiling is None else self._ceiling
             grown = max(self.blocks * 5 // 4, self.blocks + 1)
             self.blocks = max(self.blocks, min(grown, most))

@@ -366,9 +366,9 @@ def test_the_range_size_stays_within_its_bounds() -> None:
         assert size.blocks < before
         steps += 1
     size.narrow()
-    assert (size.blocks, steps) == (1, 10)
+    assert (size.blocks, steps) == (1, 8)
     for _ in range(100):
-        size.grow()
+        size.grow(size.blocks)
     assert size.blocks == 20_000
     size.narrow(RangeRefusedError("too wide", suggested_blocks=30_000))
     assert size.blocks == 10_000
@@ -379,14 +379,17 @@ def test_the_range_size_stays_within_its_bounds() -> None:
 def test_ranges_are_as_long_as_what_comes_allows() -> None:
     """Where logs are dense fewer blocks are asked for, where they are rare more."""
     size = RangeSize(blocks=1000, most_logs=500)
-    size.grow(1000)
+    size.grow(1000, 1000)
     assert size.blocks == 500
-    size.grow(450)
+    size.grow(500, 450)
     assert size.blocks == 500
-    size.grow(400)
+    size.grow(500, 400)
     assert size.blocks == 625
-    RangeSize(blocks=1, most_logs=10).grow(10**9)
-    size.grow(10**9)
+    size.grow(624, 0)
+    assert size.blocks == 625, "a shorter range shows nothing of longer ones"
+    size.grow(100, 1000)
+    assert size.blocks == 50, "but that they would bring too much it shows"
+    size.grow(50, 10**9)
     assert size.blocks == 1
 
 
@@ -398,14 +401,14 @@ def test_what_a_node_refused_is_not_asked_for_again_at_once() -> None:
             refusals += 1
             size.narrow()
         else:
-            size.grow()
+            size.grow(size.blocks)
     assert refusals <= 6
     size = RangeSize(blocks=2_000)
     size.narrow(RangeRefusedError("too wide", suggested_blocks=limit))
     for _ in range(99):
-        size.grow()
+        size.grow(limit)
         assert size.blocks == limit
-    size.grow()
+    size.grow(limit)
     assert size.blocks > limit
 
 
