@@ -1,4 +1,4 @@
-"""What is asked of a node before its word on finality is taken, and where it last agreed with us."""
+"""How far a node's word on finality is taken, and where node and database last agreed."""
 
 from __future__ import annotations
 
