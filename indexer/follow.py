@@ -74,8 +74,8 @@ class Follower:
     _watch_tip: Hash32 | None = None
     """The tip that the watch list belongs to: another one says that rows were taken back."""
     _violated: FinalityViolationError | None = None
-    _polled: frozenset[Address] = frozenset()
-    """The tainted accounts that were read at every block of the tail."""
+    _polled: frozenset[tuple[Address, int]] = frozenset()
+    """What was seen tainted, with its block, since when the tail was read for it at every block."""
     _said_finished: bool = False
 
     async def run(self) -> None:
@@ -102,7 +102,7 @@ class Follower:
                 await live.confirm_head(self.database, view, head.latest, confirmed=confirmed)
                 if confirmed:
                     self.listener.head_confirmed(head, view.tail.tip, view.tail.finalized.number)
-                    if not view.tainted <= self._polled:
+                    if not view.tainted_in_tail <= self._polled:
                         await self._read_tail(view, view.tail)
                         return True
                     return await self._activate(view)
@@ -111,7 +111,7 @@ class Follower:
             case NeedTail():
                 # The node contradicts us but lacks headers that would show where: it lags.
                 return False
-            case Extend() if not view.tainted <= self._polled:
+            case Extend() if not view.tainted_in_tail <= self._polled:
                 # Before any of its blocks becomes final without having been read.
                 await self._read_tail(view, view.tail)
                 return True
@@ -237,7 +237,7 @@ class Follower:
             self._decider(view.chain.confirmed_at, headers, rows, changes),
             activate=True,
         )
-        self._polled |= {slots.account for slots in rows.accounts if slots.tainted}
+        self._polled |= {(s.account, s.block_number) for s in rows.accounts if s.tainted}
         self.listener.rows_committed(rows.counts())
         self.listener.verdicts_changed(changes)
         log.info(
@@ -251,7 +251,8 @@ class Follower:
     async def _read_tail(self, view: LiveView, tail: Tail) -> None:
         """Read the tail's roots of accounts that were taken for clean while it was followed."""
         settings = self.contracts.settings
-        new = view.tainted - self._polled
+        late = view.tainted_in_tail - self._polled
+        new = {account for account, _ in late}
         tail = await with_tail(self.database, settings.chain_id, tail, tail.finalized.number)
         if len(tail.headers) > 1:
             known = await read_tail_roots(
@@ -264,7 +265,7 @@ class Follower:
             await live.add_to_tail(self.database, view, headers, rows, decide, activate=False)
             self.listener.rows_committed(rows.counts())
             self.listener.verdicts_changed(changes)
-        self._polled |= new
+        self._polled |= late
 
     def _forget_watch(self, tip: Hash32 | None) -> None:
         self.watch = WatchList()
@@ -305,7 +306,7 @@ class Follower:
                 self._decider(confirmed_at, step.headers, rows, changes),
             )
         self._watch_tip = tip.hash
-        self._polled |= {slots.account for slots in rows.accounts if slots.tainted}
+        self._polled |= {(s.account, s.block_number) for s in rows.accounts if s.tainted}
         self.listener.rows_committed(rows.counts())
         self.listener.verdicts_changed(changes)
         self.listener.head_confirmed(head, tip, step.finalized.number)

@@ -40,7 +40,7 @@ from indexer.store.rows import RowCounts
 
 log = get_logger()
 
-MAX_RESPONSE_BYTES = 16 << 20
+MAX_RESPONSE_BYTES = 32 << 20
 """Of one answer; with the ranges in flight it bounds what is in memory at once."""
 NICENESS = 10
 """Both cores busy: the live lane and the database come first."""

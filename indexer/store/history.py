@@ -139,6 +139,7 @@ async def apply_range(
         if chain.finality_violation is not None:
             raise StaleStepError("the node was found to contradict what is final")
         await _check_blocks(connection, chain_id, payment.headers)
+        known = await _tainted_in(connection, chain_id, task.span)
         if payment.silent is not None and not payment.silent.issuperset(
             await _tainted_before(connection, chain_id, task.last)
         ):
@@ -156,12 +157,8 @@ async def apply_range(
         if not payment.covers:
             return []
         await _cover(connection, chain_id, payment)
-        tainted: dict[Address, int] = {}
-        for slots in rows.accounts:
-            if slots.tainted:
-                first = min(tainted.get(slots.account, slots.block_number), slots.block_number)
-                tainted[slots.account] = first
-        return await read_again(connection, chain_id, tainted) if tainted else []
+        found = await _tainted_in(connection, chain_id, task.span) - known
+        return await read_again(connection, chain_id, found) if found else []
 
 
 _MAY_DIFFER = """
@@ -289,6 +286,19 @@ async def _check_blocks(
 _TAINTED_BEFORE = """
 SELECT DISTINCT o.account FROM chain.canonical_slots AS o
  WHERE o.chain_id = $1 AND o.tainted AND o.block_number <= $2"""
+
+
+# Also what was seen on a branch that lost counts again when its block is found on the chain.
+_TAINTED_IN = """
+SELECT o.account, o.block_number FROM chain.canonical_slots AS o
+ WHERE o.chain_id = $1 AND o.tainted AND o.block_number BETWEEN $2 AND $3"""
+
+
+async def _tainted_in(
+    connection: Connection, chain_id: int, span: Span
+) -> set[tuple[Address, int]]:
+    rows = await connection.fetch(_TAINTED_IN, chain_id, *span)
+    return {(Address(row[0]), row[1]) for row in rows}
 
 
 async def _tainted_before(

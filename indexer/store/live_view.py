@@ -31,6 +31,8 @@ class LiveView:
     chain: ChainRow
     tail: Tail | None
     tainted: frozenset[Address]
+    tainted_in_tail: frozenset[tuple[Address, int]]
+    """Accounts with the blocks at which they were seen tainted, as far as the tail knows it."""
     asked_at: datetime
     accounts_live: bool
     discovered: bool
@@ -59,6 +61,17 @@ CROSS JOIN LATERAL (
 ) AS latest
 WHERE latest.tainted"""
 
+
+# What was seen tainted in the tail, or last before it: since then roots may change without a log.
+_TAINTED_IN_TAIL = """
+SELECT o.account, o.block_number
+  FROM chain.canonical_slots AS o JOIN chain.chain AS c ON c.chain_id = o.chain_id
+ WHERE o.chain_id = $1 AND o.tainted
+   AND (o.block_number > c.finalized_number OR NOT EXISTS (
+        SELECT FROM chain.canonical_slots AS later
+         WHERE later.chain_id = o.chain_id AND later.account = o.account
+           AND later.block_number > o.block_number
+           AND later.block_number <= c.finalized_number))"""
 
 # Discovery is complete when every factory that is followed is covered up to the finalized block.
 _ACCOUNTS_LIVE = """
@@ -96,6 +109,7 @@ async def read_live(database: Database, chain_id: int) -> LiveView:
         ends = [chain.finalized_number, chain.indexed_number]
         headers = _headers(await connection.fetch(_BLOCKS_OF_TAIL, chain_id, ends))
         tainted = {Address(row[0]) for row in await connection.fetch(_TAINTED, chain_id)}
+        in_tail = await connection.fetch(_TAINTED_IN_TAIL, chain_id)
         accounts_live, discovered = await connection.fetchrow(_ACCOUNTS_LIVE, chain_id)  # type: ignore[misc]
         stored: set[Address] = set()
         if not accounts_live:
@@ -107,6 +121,7 @@ async def read_live(database: Database, chain_id: int) -> LiveView:
         chain,
         Tail(headers) if headers else None,
         frozenset(tainted),
+        frozenset((Address(row[0]), row[1]) for row in in_tail),
         asked_at,
         accounts_live,
         discovered,

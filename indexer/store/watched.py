@@ -192,24 +192,32 @@ async def begin(
 
 # --- taint that is found late -----------------------------------------------------------------
 
-# Roots of these accounts were passed over above the block without being read where no log was.
+# Up to the block at which the account's slots are known next, roots were passed over: at logs
+# only, as of a clean account.
 _PASSED_OVER = """
-SELECT a.account FROM unnest($2::bytea[], $3::bigint[]) AS f(account, block_number)
+SELECT f.account, f.block_number, next.block_number
+  FROM unnest($2::bytea[], $3::bigint[]) AS f(account, block_number)
   JOIN chain.account AS a ON a.chain_id = $1 AND a.account = f.account
- WHERE NOT EXISTS (SELECT FROM chain.canonical_slots AS o
-                    WHERE o.chain_id = $1 AND o.account = f.account AND o.tainted
-                      AND o.block_number < f.block_number)
-   AND EXISTS (SELECT FROM chain.covered AS v
+ CROSS JOIN LATERAL (
+       SELECT min(o.block_number) AS block_number FROM chain.canonical_slots AS o
+        WHERE o.chain_id = $1 AND o.account = f.account AND o.block_number > f.block_number) AS next
+ WHERE EXISTS (SELECT FROM chain.covered AS v JOIN chain.chain AS c USING (chain_id)
                 WHERE v.chain_id = $1 AND v.pass LIKE 'roots/%' AND v.filter = 'accounts'
-                  AND v.cohort = a.cohort_id AND v.blocks && int8range(f.block_number + 1, NULL))"""
+                  AND v.cohort = a.cohort_id
+                  AND v.blocks && int8range(f.block_number + 1,
+                                            least(next.block_number, c.finalized_number + 1)))
+ ORDER BY f.account, f.block_number"""
 
 _COPY_COVERAGE = """
 INSERT INTO chain.coverage (chain_id, pass, filter, cohort, blocks, begun)
-SELECT v.chain_id, v.pass, v.filter, $3, v.blocks * int8multirange(int8range(NULL,
-           CASE WHEN v.pass LIKE 'roots/%' THEN least($4, c.finalized_number)
-                ELSE c.finalized_number END + 1)), true
+SELECT v.chain_id, v.pass, v.filter, $3,
+       v.blocks * int8multirange(int8range(NULL, c.finalized_number + 1)), true
   FROM chain.covered AS v JOIN chain.chain AS c USING (chain_id)
  WHERE v.chain_id = $1 AND v.cohort = $2 AND v.filter = 'accounts'"""
+
+_OWE_AGAIN = """
+UPDATE chain.coverage SET blocks = blocks - int8multirange(int8range($3 + 1, $4))
+ WHERE chain_id = $1 AND cohort = $2 AND pass LIKE 'roots/%'"""
 
 _MOVE = """
 UPDATE chain.account SET cohort_id = $3, seq = DEFAULT
@@ -217,34 +225,41 @@ UPDATE chain.account SET cohort_id = $3, seq = DEFAULT
 
 
 async def read_again(
-    connection: Connection, chain_id: int, tainted: Mapping[Address, int]
+    connection: Connection, chain_id: int, found: Collection[tuple[Address, int]]
 ) -> list[Address]:
-    """Owe the roots above the block at which an account was found tainted; return those accounts.
+    """Owe the roots above blocks at which accounts were found tainted; return those accounts.
 
-    What was read there was read at logs only, as of a clean account. `tainted` holds the first
-    block of each account; call it when the range that found it counts as covered. Above the
-    finalized block it is the live lane that reads again, before it goes on.
+    `found` are accounts with those blocks, not known before; call it when the range that showed
+    them counts as covered. Above the finalized block it is the live lane that reads again,
+    before it goes on.
     """
-    blocks = sorted(tainted)
-    rows = await connection.fetch(_PASSED_OVER, chain_id, blocks, [tainted[a] for a in blocks])
-    late = [Address(row[0]) for row in rows]
-    if not late:
+    listed = sorted(found)
+    rows = await connection.fetch(
+        _PASSED_OVER, chain_id, [account for account, _ in listed], [block for _, block in listed]
+    )
+    if not rows:
         return []
     await connection.fetchval(_ONE_ADOPTS, chain_id)
     finalized_number = await connection.fetchval(
         "SELECT finalized_number FROM chain.chain WHERE chain_id = $1", chain_id
     )
-    for account in late:
-        cohort = await connection.fetchval(_NEW_COHORT, chain_id, finalized_number, "tainted")
-        before = await connection.fetchval(
-            "SELECT cohort_id FROM chain.account WHERE chain_id = $1 AND account = $2",
-            chain_id,
-            account,
+    cohorts: dict[Address, int] = {}
+    for account, block_number, next_number in rows:
+        if account not in cohorts:
+            cohort = await connection.fetchval(_NEW_COHORT, chain_id, finalized_number, "tainted")
+            before = await connection.fetchval(
+                "SELECT cohort_id FROM chain.account WHERE chain_id = $1 AND account = $2",
+                chain_id,
+                account,
+            )
+            await connection.execute(_COPY_COVERAGE, chain_id, before, cohort)
+            await connection.execute(_MOVE, chain_id, [account], cohort)
+            cohorts[Address(account)] = cohort
+        await connection.execute(
+            _OWE_AGAIN, chain_id, cohorts[Address(account)], block_number, next_number
         )
-        await connection.execute(_COPY_COVERAGE, chain_id, before, cohort, tainted[account])
-        await connection.execute(_MOVE, chain_id, [account], cohort)
     await connection.execute(_REPLAN, chain_id)
-    return late
+    return list(cohorts)
 
 
 # --- the end of a cohort ----------------------------------------------------------------------
