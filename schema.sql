@@ -131,6 +131,7 @@ CREATE TABLE chain.chain (
     confirmed_at timestamptz,                   -- database time just before the head of the last finished step was asked for
     finality_violation text,                    -- not null: node and database disagree at or below finality; says where
     managers bytea[] NOT NULL DEFAULT '{}',     -- as configured when the daemon last started, in order
+    next_cohort integer NOT NULL DEFAULT 1,     -- numbers of cohorts are never used again: somebody may remember the old one
     accounts_mode text NOT NULL DEFAULT 'factory' CHECK (accounts_mode IN ('factory', 'stored', 'list')),
     settings jsonb NOT NULL DEFAULT '{}',       -- the configuration the daemon last started with, without node URLs
     updated_at timestamptz NOT NULL DEFAULT now(),
@@ -1209,6 +1210,7 @@ COMMENT ON COLUMN chain.chain.latest_time IS 'Its time, unix seconds.';
 COMMENT ON COLUMN chain.chain.managers IS 'The managers configured when the daemon last started, in order.';
 COMMENT ON COLUMN chain.chain.accounts_mode IS 'Where accounts come from: factory, stored (only those with stored sets), list.';
 COMMENT ON COLUMN chain.chain.settings IS 'The configuration the daemon last started with, without node URLs.';
+COMMENT ON COLUMN chain.chain.next_cohort IS 'The number of the next cohort; numbers are never used again.';
 COMMENT ON COLUMN chain.cohort.cohort_id IS 'The cohort''s number within its chain, from 1.';
 COMMENT ON COLUMN chain.cohort.adopted_block IS 'The lanes watch its accounts above this block; below it lies the cohort''s debt.';
 COMMENT ON COLUMN chain.cohort.source IS
@@ -1232,6 +1234,10 @@ COMMENT ON COLUMN chain.covered.blocks IS 'The blocks that are done, up to the t
 COMMENT ON COLUMN chain.coverage.live_from IS 'The live lane has this filter''s rows above this block; null: not followed live.';
 COMMENT ON COLUMN chain.coverage.cohort IS '0: all accounts but those of a cohort above 0, which has rows of its own.';
 COMMENT ON COLUMN chain.coverage.begun IS 'True: some range was claimed, so an account that is learnt now needs a cohort of its own.';
+COMMENT ON COLUMN chain.pace.pass IS 'The kind of work: logs, bodies, roots (of all managers together).';
+COMMENT ON COLUMN watch.pace.pass IS 'The kind of work: logs, bodies, roots (of all managers together).';
+COMMENT ON COLUMN evidence.unobserved.reason IS 'What the node said when it was asked.';
+COMMENT ON COLUMN watch.unobserved.reason IS 'What the node said when it was asked.';
 COMMENT ON COLUMN chain.pace.blocks IS 'Blocks paid by the last ranges; older ranges count less and less.';
 COMMENT ON COLUMN chain.pace.seconds IS 'The time they took, seconds of wall clock.';
 COMMENT ON COLUMN chain.pace.requests IS 'The HTTP requests they took.';

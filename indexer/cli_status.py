@@ -11,6 +11,7 @@ from indexer.cli_common import print_table
 from indexer.core.lane_text import left, percent_text, shown_lanes, summary
 
 _BAR_LETTERS = 20
+_VERDICTS = ["in_sync", "pending", "drifted", "unmanaged", "unknown"]
 
 
 def print_status(found: Mapping[str, Any]) -> None:
@@ -25,11 +26,11 @@ def print_status(found: Mapping[str, Any]) -> None:
                 *(progress[key] for key in ("latest_block", "indexed_block", "finalized_block")),
                 "finished" if progress["finished"] else progress["lag_blocks"],
                 missing,
-                *(verdicts[key] for key in ("in_sync", "pending", "drifted", "unmanaged")),
+                *(verdicts[key] for key in _VERDICTS),
             ]
         )
     headers = ["chain", "latest", "indexed", "finalized", "lag", "missing"]
-    headers += ["in_sync", "pending", "drifted", "unmanaged"]
+    headers += _VERDICTS
     if not rows:
         click.echo("no chain has been indexed yet")
         return

@@ -224,7 +224,9 @@ class Follower:
         discovery = factory_passes(settings)
         tokens = [p for p in erc1155_passes(settings) if p.filter in BY_ACCOUNT]
         passes = [*account_passes(settings), *discovery, *tokens]
-        rows = await gather(self.node, self.contracts, self.watch, view, headers, passes)
+        # The tail is read again from its start: what is known of its end says nothing of that.
+        blank = replace(view, polled_roots={})
+        rows = await gather(self.node, self.contracts, self.watch, blank, headers, passes)
         if discovery and rows.decoded is not None:
             kept = [r for r in rows.decoded.undecoded if r.at.address not in settings.factories]
             rows.decoded = replace(rows.decoded, creations=(), undecoded=tuple(kept))

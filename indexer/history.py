@@ -14,6 +14,7 @@ from indexer.core.debt import (
     Task,
     Wanted,
     blocks_in,
+    lost_tasks,
     missing_blocks,
     next_logs,
     next_state,
@@ -66,7 +67,10 @@ class Historian:
     epoch: int
     listener: HistoryListener
     sizes: dict[str, RangeSize] = field(
-        default_factory=lambda: {name: RangeSize() for name in ("factory", "logs", "cohort")}
+        default_factory=lambda: {
+            **{name: RangeSize() for name in ("factory", "logs", "cohort")},
+            **{name: RangeSize(MAX_RANGE_BLOCKS, MAX_RANGE_BLOCKS) for name in ("bodies", "roots")},
+        }
     )
     wanted: Wanted = field(init=False)
     _busy: list[Task] = field(default_factory=list)
@@ -75,6 +79,7 @@ class Historian:
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
     _failures: list[RetryableError] = field(default_factory=list)
     _ask_lost_at: float = 0.0
+    _probes: int = 0
     _probe: Task | None = None
     """The range that was lost before and is asked for again: it decides about the others."""
     _paid_at: dict[str, float] = field(default_factory=dict)
@@ -146,6 +151,7 @@ class Historian:
             task, was_lost = self._next_state(ledger, [*busy, *claimed])
             if task is None:
                 break
+            task = self._cut(task)
             last = await cut_range(self.database, settings.chain_id, task, MAX_TRIGGERS)
             task = replace(task, last=last)
             if was_lost:
@@ -163,14 +169,17 @@ class Historian:
 
     def _next_state(self, ledger: Ledger, busy: Sequence[Task]) -> tuple[Task | None, bool]:
         """Return the next range of bodies or roots, and whether it was lost before."""
-        task = next_state(ledger, self.wanted, busy, MAX_RANGE_BLOCKS, retry_lost=False)
+        task = next_state(ledger, self.wanted, busy, MAX_RANGE_BLOCKS)
         was_lost = False
         asks_again = self._probe not in busy and (
             asyncio.get_running_loop().time() >= self._ask_lost_at
         )
         if task is None and asks_again:
             # One at a time: while one is still lost so are the others.
-            task = next_state(ledger, self.wanted, busy, MAX_RANGE_BLOCKS, retry_lost=True)
+            lost = lost_tasks(ledger, self.wanted, busy, MAX_RANGE_BLOCKS)
+            # Each time another's turn: one that stays lost must not hide one that is there again.
+            task = lost[self._probes % len(lost)] if lost else None
+            self._probes += 1
             was_lost = task is not None
         if (
             task is not None
@@ -178,7 +187,8 @@ class Historian:
             and not self.contracts.event_managers.isdisjoint(map(manager_of, task.passes))
         ):
             # Its events are asked for by range, as logs are.
-            task = self._cut(task)
+            blocks = self.sizes["cohort" if task.cohort else "logs"].blocks
+            task = replace(task, last=min(task.last, task.first + blocks - 1))
         return task, was_lost
 
     async def _begin(self, task: Task) -> None:
@@ -187,7 +197,7 @@ class Historian:
         new = [p for p in passes if (task.cohort, *p) not in self._begun]
         if new:
             chain_id = self.contracts.settings.chain_id
-            await watched.begin(self.database, chain_id, task.cohort, new)
+            await watched.begin(self.database, chain_id, self.epoch, task.cohort, new)
             self._begun |= {(task.cohort, *p) for p in new}
 
     async def _keep(self, task: Task) -> None:
@@ -197,7 +207,9 @@ class Historian:
             if task.first == task.last:
                 self._failures.append(error)
             else:
-                self._size_of(task).narrow(error)
+                size = self._size_of(task)
+                size.blocks = min(size.blocks, task.last - task.first + 1)
+                size.narrow(error)
         except RetryableError as error:
             self._failures.append(error)
         else:
@@ -208,9 +220,9 @@ class Historian:
 
     def _size_of(self, task: Task) -> RangeSize:
         """Return the size for such ranges: what few accounts log says nothing of a whole chain."""
-        if task.kind == "factory":
-            return self.sizes["factory"]
-        return self.sizes["cohort" if task.cohort else "logs"]
+        if task.kind == "logs" and task.cohort:
+            return self.sizes["cohort"]
+        return self.sizes[task.kind]
 
     async def _fetch(self, task: Task) -> Payment:
         source = (self.database, self.node, self.contracts, task)
@@ -220,11 +232,13 @@ class Historian:
                 self._size_of(task).grow(task.last - task.first + 1, logs)
                 return payment
             case "bodies":
-                return await fetch_bodies_of(*source)
+                payment = await fetch_bodies_of(*source)
             case "roots":
-                return await fetch_roots_of(*source, self._write)
+                payment = await fetch_roots_of(*source, self._write)
             case _:
                 assert_never(task.kind)
+        self._size_of(task).grow(task.last - task.first + 1)
+        return payment
 
     async def pay(self, task: Task) -> None:
         """Fetch one range and write it in one transaction."""
@@ -284,4 +298,4 @@ class Historian:
         if ledger is None or not ledger.cohorts:
             return
         async with self.database.transaction() as connection:
-            await watched.dissolve_cohorts(connection, chain_id)
+            await watched.dissolve_cohorts(connection, chain_id, self.epoch)

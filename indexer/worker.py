@@ -40,8 +40,6 @@ from indexer.store.rows import RowCounts
 
 log = get_logger()
 
-MAX_RESPONSE_BYTES = 32 << 20
-"""Of one answer; with the ranges in flight it bounds what is in memory at once."""
 NICENESS = 10
 """Both cores busy: the live lane and the database come first."""
 STOP_SECONDS = 3.0
@@ -232,7 +230,7 @@ def _request_done(
 
 async def _work(job: Job) -> None:
     async with (
-        Node(job.settings, max_response_bytes=MAX_RESPONSE_BYTES, on_request=_request_done) as node,
+        Node(job.settings, on_request=_request_done) as node,
         Database.open(job.database_url, max_size=8) as database,
     ):
         await node.verify_chain()

@@ -187,7 +187,7 @@ class Disorder:
         historian, blocks = self._historian, self._random.randint(1, 12)
         choices = [
             lambda: next_logs(ledger, historian.wanted, busy, blocks),
-            lambda: next_state(ledger, historian.wanted, busy, blocks, retry_lost=False),
+            lambda: next_state(ledger, historian.wanted, busy, blocks),
         ]
         self._random.shuffle(choices)
         return choices[0]() or choices[1]()

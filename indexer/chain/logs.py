@@ -173,12 +173,19 @@ async def fetch_logs_in_range(
     found = _Found(node)
     witness = known_last
     pending = list(_per_call(requests, node.addresses_per_filter))
+    # One short of a full batch: the witness must come with the very answer it speaks for.
+    most_calls = BATCH_CALLS - 1
     while True:
-        # One short of a full batch: the witness must come with the very answer it speaks for.
-        chunk = pending[: BATCH_CALLS - 1]
+        chunk = pending[:most_calls]
         calls = [(_METHOD, [_filter(request, bounds)]) for request in chunk]
         try:
             *answers, header = await node.batch([*calls, by_number(last)], _ANSWER)
+        except RangeTooLargeError:
+            # One block may be fuller than an answer may be: then each filter for itself.
+            if blocks > 1 or most_calls == 1:
+                raise
+            most_calls = 1
+            continue
         except (NodeTimeoutError, NodeRefusedError) as error:
             raise _refused(error, blocks=blocks) from None
         if _fewer_addresses(node, answers):

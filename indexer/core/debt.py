@@ -221,37 +221,62 @@ def next_logs(ledger: Ledger, wanted: Wanted, busy: Iterable[Task], max_blocks: 
 
 
 def next_state(
-    ledger: Ledger,
-    wanted: Wanted,
-    busy: Iterable[Task],
-    max_blocks: int,
-    *,
-    retry_lost: bool,
+    ledger: Ledger, wanted: Wanted, busy: Iterable[Task], max_blocks: int
 ) -> Task | None:
     """Return the next range of bodies or roots whose triggers are stored; None: none can begin.
 
     Roots before bodies: what has begun is finished first. Bodies wait for logs, roots for bodies,
-    whose hints name who changed them. What is lost is asked for again only with `retry_lost`.
+    whose hints name who changed them. What is lost is left to `lost_tasks`.
     """
     reserved = _reserved(busy)
-    roots = [p for p in wanted.account if p not in {LOGS_ACCOUNTS, BODIES}]
+    roots = _roots_of(wanted)
 
     def ready(pass_: Pass, number: int) -> list[Span]:
-        before = LOGS_ACCOUNTS if pass_ == BODIES else BODIES
-        spans = intersect(ledger.missing(pass_, number), ledger.covered.get((before, number), ()))
-        gone = [*reserved.get((pass_, number), ())]
-        if not retry_lost:
-            gone += ledger.lost.get((pass_, number), ())
-        return without(spans, gone)
+        gone = [*reserved.get((pass_, number), ()), *ledger.lost.get((pass_, number), ())]
+        return without(_readable(ledger, pass_, number), gone)
 
-    cohorts = [n for n, c in sorted(ledger.cohorts.items()) if c.source != "token"]
-    for number in [*cohorts, 0]:
+    for number in _by_account(ledger):
         # Of all managers at once where they owe the same: an account's own slots are read for each.
         task = _together("roots", number, {p: ready(p, number) for p in roots}, max_blocks)
         task = task or _together("bodies", number, {BODIES: ready(BODIES, number)}, max_blocks)
         if task is not None:
             return task
     return None
+
+
+def lost_tasks(ledger: Ledger, wanted: Wanted, busy: Iterable[Task], max_blocks: int) -> list[Task]:
+    """Return a range of each stretch whose state was lost, the newest first.
+
+    Nodes that prune keep what is new, so each range is the end of its stretch.
+    """
+    reserved = _reserved(busy)
+    found: dict[tuple[int, Span], list[Pass]] = {}
+    for number in _by_account(ledger):
+        for pass_ in _roots_of(wanted):
+            lost = ledger.lost.get((pass_, number), ())
+            owed = intersect(_readable(ledger, pass_, number), lost)
+            for first, last in without(owed, reserved.get((pass_, number), ())):
+                span = (max(first, last - max_blocks + 1), last)
+                found.setdefault((number, span), []).append(pass_)
+    newest_first = sorted(found, key=lambda place: place[1][1], reverse=True)
+    return [
+        Task("roots", tuple(found[number, span]), number, *span) for number, span in newest_first
+    ]
+
+
+def _roots_of(wanted: Wanted) -> list[Pass]:
+    return [p for p in wanted.account if p not in {LOGS_ACCOUNTS, BODIES}]
+
+
+def _by_account(ledger: Ledger) -> list[int]:
+    """Return the cohorts whose accounts' triggers are stored, those somebody asked for first."""
+    return [*(n for n, c in sorted(ledger.cohorts.items()) if c.source != "token"), 0]
+
+
+def _readable(ledger: Ledger, pass_: Pass, number: int) -> list[Span]:
+    """Return what bodies or roots owe where what they rest on is stored."""
+    before = LOGS_ACCOUNTS if pass_ == BODIES else BODIES
+    return intersect(ledger.missing(pass_, number), ledger.covered.get((before, number), ()))
 
 
 def _reserved(busy: Iterable[Task]) -> dict[tuple[Pass, int], list[Span]]:

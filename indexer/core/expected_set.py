@@ -113,16 +113,16 @@ def stand(inputs: VerdictInputs) -> Standing:
             stored.stored_block is not None and stored.stored_block >= last.block_number
         )
 
-    return Standing(
-        inputs,
-        sets,
-        last,
-        root,
-        earlier_roots,
-        # Two orders may share a root: then the newest of them stands for it.
-        on_chain=newest(lambda stored: stored.root == root),
-        awaited=newest(is_awaited),
-    )
+    # Two orders may share a root: then the newest of them stands for it.
+    on_chain = newest(lambda stored: stored.root == root)
+    awaited = newest(is_awaited)
+    if (
+        on_chain is not None
+        and awaited is not None
+        and store_order(awaited) < store_order(on_chain)
+    ):
+        awaited = None  # what came after it has landed: stored together, as from a back-up
+    return Standing(inputs, sets, last, root, earlier_roots, on_chain, awaited)
 
 
 def joined_sets(sets: Sequence[StoredSet], root: Hash32) -> tuple[StoredSet, StoredSet] | None:

@@ -19,7 +19,12 @@ from indexer.store.pool import Database
 from indexer.store.retention import uncounted
 from indexer.store.rows import BlockRows, add_to_balances, write_rows
 from indexer.store.verdict_queue import enqueue
-from indexer.store.watched import add_created, adopt_accounts, read_again
+from indexer.store.watched import (
+    LOCK_FOR_ADOPTION,
+    add_created,
+    adopt_accounts,
+    read_again,
+)
 
 _COVERAGE = "SELECT pass, filter, cohort, blocks FROM chain.coverage WHERE chain_id = $1"
 _COHORTS = "SELECT cohort_id, adopted_block, source FROM chain.cohort WHERE chain_id = $1"
@@ -104,7 +109,8 @@ SELECT block_number, hash, block_time FROM chain.block
 _COVER = """
 INSERT INTO chain.coverage AS kept (chain_id, pass, filter, cohort, blocks, begun)
 VALUES ($1, $2, $3, $4, $5, true)
-ON CONFLICT (chain_id, pass, filter, cohort) DO UPDATE SET blocks = kept.blocks + excluded.blocks"""
+ON CONFLICT (chain_id, pass, filter, cohort) DO UPDATE
+   SET blocks = kept.blocks + excluded.blocks, begun = true"""
 
 # The last ten ranges or so: an estimate follows the node's mood and the density of the chain.
 _PACE = """
@@ -116,6 +122,7 @@ ON CONFLICT (chain_id, pass) DO UPDATE
        requests = 0.9 * kept.requests + excluded.requests, updated_at = now()"""
 
 
+_HAS_COHORT = "SELECT true FROM chain.cohort WHERE chain_id = $1 AND cohort_id = $2"
 _ENSURE_PARTITIONS = """
 SELECT chain.ensure_partitions($1, block) FROM generate_series(
     $2 - $2 % chain.slice_blocks(), $3::bigint, chain.slice_blocks()) AS block"""
@@ -138,6 +145,8 @@ async def apply_range(
             raise StaleStepError("the range is not final any more")
         if chain.finality_violation is not None:
             raise StaleStepError("the node was found to contradict what is final")
+        if task.cohort and not await connection.fetchval(_HAS_COHORT, chain_id, task.cohort):
+            raise StaleStepError(f"cohort {task.cohort} has been paid meanwhile")
         await _check_blocks(connection, chain_id, payment.headers)
         known = await _tainted_in(connection, chain_id, task.span)
         if payment.silent is not None and not payment.silent.issuperset(
@@ -156,8 +165,11 @@ async def apply_range(
         await add_to_balances(connection, chain_id, counted)
         if not payment.covers:
             return []
-        await _cover(connection, chain_id, payment)
         found = await _tainted_in(connection, chain_id, task.span) - known
+        if found:
+            # Before coverage, which whoever holds the chain's row may be waiting for.
+            await connection.execute(LOCK_FOR_ADOPTION, chain_id)
+        await _cover(connection, chain_id, payment)
         return await read_again(connection, chain_id, found) if found else []
 
 

@@ -199,9 +199,14 @@ ON CONFLICT (chain_id, contract, owner, token_id)
 DO UPDATE SET balance = kept.balance + excluded.balance"""
 
 _COVER_LIVE = """
-UPDATE chain.coverage
-   SET blocks = blocks + int8multirange(int8range(greatest($2, live_from) + 1, $3 + 1))
- WHERE chain_id = $1 AND live_from < $3"""
+WITH locked AS ( -- in the order in which history locks them
+    SELECT pass, filter, cohort FROM chain.coverage
+     WHERE chain_id = $1 AND live_from < $3 ORDER BY pass, filter, cohort FOR UPDATE
+)
+UPDATE chain.coverage AS v
+   SET blocks = v.blocks + int8multirange(int8range(greatest($2, v.live_from) + 1, $3 + 1))
+  FROM locked AS l
+ WHERE v.chain_id = $1 AND v.pass = l.pass AND v.filter = l.filter AND v.cohort = l.cohort"""
 
 _MOVE_MARKER = """
 UPDATE chain.chain AS c

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import asyncpg
 
-from indexer.errors import DatabaseUnavailableError, FatalError
+from indexer.errors import DatabaseUnavailableError, FatalError, StaleStepError
 
 WRITER_ROLE = "sessionwatch_writer"
 
@@ -192,7 +192,7 @@ class translated:  # noqa: N801 - reads as the statement it is
                 remedy="check database.url, the role's rights, and `sessionwatch schema apply`",
             ) from error
         if isinstance(error, _CONFLICT):
-            raise DatabaseUnavailableError(
+            raise StaleStepError(
                 f"the database asked to repeat the transaction ({type(error).__name__})"
             ) from error
         if isinstance(error, _UNAVAILABLE) and not isinstance(error, _CONFLICT):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from indexer.core.debt import CohortSource
 from indexer.core.types import Address
-from indexer.store.chain_row import COHORT_FILTERS, Connection
+from indexer.store.chain_row import COHORT_FILTERS, Connection, lock_chain
 from indexer.store.pool import Database
 
 
@@ -73,7 +73,7 @@ async def read_members(
 
 
 # Two lanes adopt, one after the other: each cohort has a number and a block of its own.
-_ONE_ADOPTS = "SELECT indexed_number FROM chain.chain WHERE chain_id = $1 FOR NO KEY UPDATE"
+LOCK_FOR_ADOPTION = "SELECT indexed_number FROM chain.chain WHERE chain_id = $1 FOR NO KEY UPDATE"
 
 _NEW = """
 SELECT account FROM unnest($2::bytea[]) AS account
@@ -94,8 +94,12 @@ UPDATE chain.cohort SET adopted_block = greatest(adopted_block, $3)
  WHERE chain_id = $1 AND cohort_id = $2"""
 
 _NEW_COHORT = """
+WITH numbered AS (
+    UPDATE chain.chain SET next_cohort = next_cohort + 1 WHERE chain_id = $1
+    RETURNING next_cohort - 1 AS cohort_id
+)
 INSERT INTO chain.cohort (chain_id, cohort_id, adopted_block, source)
-SELECT $1, coalesce(max(cohort_id), 0) + 1, $2, $3 FROM chain.cohort WHERE chain_id = $1
+SELECT $1, cohort_id, $2, $3 FROM numbered
 RETURNING cohort_id"""
 
 _COHORT_DEBT = f"""
@@ -133,7 +137,7 @@ async def adopt_accounts(
     They are watched above the indexed block; the watch version moves, so that a step planned
     without them is planned again. `source`: stored, list or factory.
     """
-    indexed_number = await connection.fetchval(_ONE_ADOPTS, chain_id)
+    indexed_number = await connection.fetchval(LOCK_FOR_ADOPTION, chain_id)
     new = [row[0] for row in await connection.fetch(_NEW, chain_id, list(accounts))]
     if new:
         cohort = await _open_cohort(connection, chain_id, source, indexed_number)
@@ -141,10 +145,10 @@ async def adopt_accounts(
         await connection.execute(_REPLAN, chain_id)
 
 
-_TOKENS_BEGUN = """
+_TOUCHING = """
 SELECT begun FROM chain.coverage
- WHERE chain_id = $1 AND pass = 'logs' AND filter = 'erc1155/touching' AND cohort = 0
-   FOR UPDATE"""
+ WHERE chain_id = $1 AND pass = 'logs' AND filter = 'erc1155/touching' AND cohort = 0"""
+_TOKENS_BEGUN = _TOUCHING + " FOR UPDATE"
 
 _CREATED = """
 INSERT INTO chain.account (chain_id, account, cohort_id, token_cohort_id, block_number, source)
@@ -164,9 +168,11 @@ async def add_created(
     if not created:
         return
     token_cohort = 0
-    if await connection.fetchval(_TOKENS_BEGUN, chain_id):
-        indexed_number = await connection.fetchval(_ONE_ADOPTS, chain_id)
-        if await connection.fetch(_NEW, chain_id, list(created)):
+    if await connection.fetchval(_TOUCHING, chain_id) is not None:
+        # The chain's row before any of coverage, as everybody locks them.
+        indexed_number = await connection.fetchval(LOCK_FOR_ADOPTION, chain_id)
+        begun = await connection.fetchval(_TOKENS_BEGUN, chain_id)
+        if begun and await connection.fetch(_NEW, chain_id, list(created)):
             token_cohort = await _open_cohort(connection, chain_id, "token", indexed_number)
     accounts = sorted(created)
     await connection.execute(
@@ -181,10 +187,15 @@ UPDATE chain.coverage SET begun = true
 
 
 async def begin(
-    database: Database, chain_id: int, cohort: int, passes: Sequence[tuple[str, str]]
+    database: Database,
+    chain_id: int,
+    epoch: int,
+    cohort: int,
+    passes: Sequence[tuple[str, str]],
 ) -> None:
     """Close a cohort for newcomers, before its accounts are read for its first range."""
-    async with database.connection() as connection:
+    async with database.transaction() as connection:
+        await lock_chain(connection, chain_id, epoch, "history")
         await connection.execute(
             _BEGIN, chain_id, cohort, [p[0] for p in passes], [p[1] for p in passes]
         )
@@ -208,16 +219,29 @@ SELECT f.account, f.block_number, next.block_number
                                             least(next.block_number, c.finalized_number + 1)))
  ORDER BY f.account, f.block_number"""
 
+# Where retention has dropped what the account did, its few logs and inputs are owed again.
 _COPY_COVERAGE = """
 INSERT INTO chain.coverage (chain_id, pass, filter, cohort, blocks, begun)
 SELECT v.chain_id, v.pass, v.filter, $3,
-       v.blocks * int8multirange(int8range(NULL, c.finalized_number + 1)), true
-  FROM chain.covered AS v JOIN chain.chain AS c USING (chain_id)
+       (v.blocks - CASE WHEN v.pass IN ('logs', 'bodies') THEN l.dropped ELSE '{}' END)
+           * int8multirange(int8range(NULL, c.finalized_number + 1)), true
+  FROM chain.covered AS v
+  JOIN chain.chain AS c USING (chain_id)
+  JOIN chain.coverage AS l ON l.chain_id = v.chain_id AND l.pass = 'logs' AND l.filter = v.filter
+   AND l.cohort = v.cohort
  WHERE v.chain_id = $1 AND v.cohort = $2 AND v.filter = 'accounts'"""
 
 _OWE_AGAIN = """
 UPDATE chain.coverage SET blocks = blocks - int8multirange(int8range($3 + 1, $4))
  WHERE chain_id = $1 AND cohort = $2 AND pass LIKE 'roots/%'"""
+
+# What an account adopted above finality did up to its adoption is owed still.
+_LEAVES = """
+SELECT a.account, a.cohort_id, greatest(c.finalized_number, h.adopted_block)
+  FROM chain.account AS a
+  JOIN chain.chain AS c USING (chain_id)
+  LEFT JOIN chain.cohort AS h ON h.chain_id = a.chain_id AND h.cohort_id = a.cohort_id
+ WHERE a.chain_id = $1 AND a.account = ANY($2::bytea[])"""
 
 _MOVE = """
 UPDATE chain.account SET cohort_id = $3, seq = DEFAULT
@@ -234,32 +258,28 @@ async def read_again(
     before it goes on.
     """
     listed = sorted(found)
+    await connection.fetchval(LOCK_FOR_ADOPTION, chain_id)
     rows = await connection.fetch(
         _PASSED_OVER, chain_id, [account for account, _ in listed], [block for _, block in listed]
     )
     if not rows:
         return []
-    await connection.fetchval(_ONE_ADOPTS, chain_id)
-    finalized_number = await connection.fetchval(
-        "SELECT finalized_number FROM chain.chain WHERE chain_id = $1", chain_id
-    )
-    cohorts: dict[Address, int] = {}
-    for account, block_number, next_number in rows:
-        if account not in cohorts:
-            cohort = await connection.fetchval(_NEW_COHORT, chain_id, finalized_number, "tainted")
-            before = await connection.fetchval(
-                "SELECT cohort_id FROM chain.account WHERE chain_id = $1 AND account = $2",
-                chain_id,
-                account,
-            )
+    accounts = sorted({Address(row[0]) for row in rows})
+    cohorts: dict[int, int] = {}
+    moved: dict[Address, int] = {}
+    for account, before, adopted_block in await connection.fetch(_LEAVES, chain_id, accounts):
+        if before not in cohorts:
+            cohort = await connection.fetchval(_NEW_COHORT, chain_id, adopted_block, "tainted")
             await connection.execute(_COPY_COVERAGE, chain_id, before, cohort)
-            await connection.execute(_MOVE, chain_id, [account], cohort)
-            cohorts[Address(account)] = cohort
+            cohorts[before] = cohort
+        await connection.execute(_MOVE, chain_id, [account], cohorts[before])
+        moved[Address(account)] = cohorts[before]
+    for account, block_number, next_number in rows:
         await connection.execute(
-            _OWE_AGAIN, chain_id, cohorts[Address(account)], block_number, next_number
+            _OWE_AGAIN, chain_id, moved[Address(account)], block_number, next_number
         )
     await connection.execute(_REPLAN, chain_id)
-    return list(cohorts)
+    return accounts
 
 
 # --- the end of a cohort ----------------------------------------------------------------------
@@ -278,6 +298,9 @@ DELETE FROM chain.cohort AS h USING chain.chain AS c
            <> coalesce(range_agg(v.blocks) FILTER (WHERE v.cohort > 0), '{{}}') * past.blocks)
 RETURNING h.cohort_id"""
 
+# Cohort 0 owes the same blocks, with the same stretches lost or asked for anew.
+_FORGET_LOST = """
+DELETE FROM evidence.unobserved WHERE chain_id = $1 AND cohort = ANY($2::int[])"""
 _FORGET_COVERAGE = """
 DELETE FROM chain.coverage WHERE chain_id = $1 AND cohort = ANY($2::int[])"""
 _SETTLE = """
@@ -287,16 +310,16 @@ UPDATE chain.account SET token_cohort_id = 0
  WHERE chain_id = $1 AND token_cohort_id = ANY($2::int[])"""
 
 
-async def dissolve_cohorts(connection: Connection, chain_id: int) -> int:
+async def dissolve_cohorts(connection: Connection, chain_id: int, epoch: int) -> int:
     """Let cohorts that nothing sets apart be part of cohort 0; return how many there were.
 
     Else each import would leave one behind for ever, and each new manager a pass for each. No
     range may be in flight: it was begun for the accounts that belonged to its cohort then.
     """
-    await connection.fetchval(_ONE_ADOPTS, chain_id)
+    await lock_chain(connection, chain_id, epoch, "live")
     rows = await connection.fetch(_DISSOLVED, chain_id)
     paid = [row[0] for row in rows]
     if paid:
-        for statement in (_FORGET_COVERAGE, _SETTLE, _SETTLE_TOKENS):
+        for statement in (_FORGET_LOST, _FORGET_COVERAGE, _SETTLE, _SETTLE_TOKENS):
             await connection.execute(statement, chain_id, paid)
     return len(paid)

@@ -14,6 +14,7 @@ from indexer.core.debt import (
     Task,
     Wanted,
     intersect,
+    lost_tasks,
     merge,
     missing_blocks,
     next_logs,
@@ -94,8 +95,8 @@ class Books:
     def logs(self, max_blocks: int = 100) -> Task | None:
         return next_logs(self.ledger, self.wanted, self.busy, max_blocks)
 
-    def state(self, max_blocks: int = 100, *, retry_lost: bool = False) -> Task | None:
-        return next_state(self.ledger, self.wanted, self.busy, max_blocks, retry_lost=retry_lost)
+    def state(self, max_blocks: int = 100) -> Task | None:
+        return next_state(self.ledger, self.wanted, self.busy, max_blocks)
 
     def done(self, pass_: Pass, cohort: int) -> set[int]:
         return self.covered.setdefault((pass_, cohort), set())
@@ -251,7 +252,8 @@ def test_what_is_lost_is_left_until_it_is_asked_for_again(found, data):
     pay_all(found, data, 6)
 
     assert found.owed() == {key: blocks for key, blocks in lost.items() if blocks}
-    while (task := found.state(6, retry_lost=True)) is not None:
+    while tasks := lost_tasks(found.ledger, found.wanted, [], 6):
+        task = data.draw(st.sampled_from(tasks))
         found.begin(task, 6)
         found.end(task)
     assert found.owed() == {}
