@@ -116,12 +116,11 @@ def stand(inputs: VerdictInputs) -> Standing:
     # Two orders may share a root: then the newest of them stands for it.
     on_chain = newest(lambda stored: stored.root == root)
     awaited = newest(is_awaited)
-    if (
-        on_chain is not None
-        and awaited is not None
-        and store_order(awaited) < store_order(on_chain)
-    ):
-        awaited = None  # what came after it has landed: stored together, as from a back-up
+    if on_chain is not None and awaited is not None:
+        # Of one import the later set is the newer, and it has landed: a restored back-up.
+        together = awaited.stored_at == on_chain.stored_at
+        if together and store_order(awaited) < store_order(on_chain):
+            awaited = None
     return Standing(inputs, sets, last, root, earlier_roots, on_chain, awaited)
 
 
