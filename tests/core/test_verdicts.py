@@ -554,3 +554,14 @@ def test_a_due_grace_is_never_due_again(case, at):
             settings=SETTINGS,
         )
         assert then.recheck_at is None or then.recheck_at > now.recheck_at
+
+
+def test_a_restored_back_up_raises_no_alarm():
+    """Of one import the later set is the newer: where it has landed, the older is not awaited."""
+    old, new = stored(1, [1, 2], 50, stored_at=START), stored(2, [2, 3], 50, stored_at=START)
+
+    found = verdict(inputs([change(50, new)], [old, new], first=50))
+
+    assert found.verdict == "in_sync"
+    later = stored(1, [1, 2], 50, stored_at=START + 1)
+    assert verdict(inputs([change(50, new)], [new, later], first=50)).verdict == "drifted"
