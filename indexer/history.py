@@ -25,7 +25,7 @@ from indexer.errors import RangeTooLargeError, RetryableError
 from indexer.filters import Contracts
 from indexer.history_logs import fetch_logs_of
 from indexer.history_state import fetch_bodies_of, fetch_roots_of
-from indexer.ingest import HistoryListener, keep_stepping
+from indexer.ingest import HistoryListener, keep_stepping, say_owed_again
 from indexer.log import get_logger
 from indexer.store import history as store
 from indexer.store import watched
@@ -271,13 +271,7 @@ class Historian:
                 self.database, self.contracts.settings.chain_id, self.epoch, payment
             )
         self.listener.rows_committed(payment.rows.counts())
-        if late:
-            log.info(
-                "roots_owed_again",
-                chain=self.contracts.settings.name,
-                accounts=len(late),
-                reason="found tainted: their roots may have changed without a log",
-            )
+        say_owed_again(self.contracts.settings.name, late)
 
     def _say(self, payment: Payment) -> None:
         if payment.lost:

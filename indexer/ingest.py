@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol, cast
@@ -49,9 +49,12 @@ from indexer.errors import (
     StaleStepError,
     StatePrunedError,
 )
+from indexer.log import get_logger
 from indexer.store.copying import BodyRow
 from indexer.store.rows import RowCounts
 from indexer.store.verdicts import VerdictChange, VerdictCount
+
+log = get_logger()
 
 MIN_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 5.0
@@ -138,6 +141,17 @@ async def keep_stepping(
             if until_idle:
                 return
             await idle()
+
+
+def say_owed_again(chain: str, accounts: Collection[Address]) -> None:
+    """Log that accounts owe roots of blocks which were paid as if they were clean."""
+    if accounts:
+        log.info(
+            "roots_owed_again",
+            chain=chain,
+            accounts=len(accounts),
+            reason="found tainted: their roots may have changed without a log",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from indexer.core.types import Address
 from indexer.core.verdict_values import Settings as VerdictSettings
 from indexer.errors import NodeError
 from indexer.filters import Contracts
-from indexer.ingest import Listener, Look, keep_stepping, observe_newest
+from indexer.ingest import Listener, Look, keep_stepping, observe_newest, say_owed_again
 from indexer.log import get_logger
 from indexer.store import sweep as store
 from indexer.store.pool import Database
@@ -67,7 +67,7 @@ class Sweeper:
                 raise
             # The next sweep asks the node again; what needs only the clock is not held up by it.
             found = Found()
-        changes = await store.apply_work(
+        changes, owing = await store.apply_work(
             self.database,
             settings.chain_id,
             self.epoch,
@@ -80,8 +80,9 @@ class Sweeper:
         self.listener.verdicts_changed(changes)
         if work.adopt:
             log.info("accounts_adopted", chain=settings.name, accounts=len(work.adopt))
+        say_owed_again(settings.name, owing)
         # What was adopted owes its past: whoever pays debt is not done yet.
-        return work.more or bool(work.adopt)
+        return work.more or bool(work.adopt or owing)
 
     async def _read(self, work: store.Work) -> Found:
         settings, accounts = self.contracts.settings, work.read_accounts

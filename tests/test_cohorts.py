@@ -12,8 +12,10 @@ import pytest
 from indexer.chain.rpc import Node
 from indexer.core.debt import Task
 from indexer.core.passes import BODIES, LOGS_ACCOUNTS, Pass, all_passes, roots_pass
+from indexer.core.roots import AccountObservation
 from indexer.core.settings import ChainSettings
-from indexer.core.types import Address
+from indexer.core.types import ZERO_ADDRESS, Address, BlockHeader, Hash32
+from indexer.core.verdict_values import Settings as VerdictSettings
 from indexer.devnet import addresses as at
 from indexer.errors import FencedError, StaleStepError
 from indexer.filters import Contracts
@@ -21,12 +23,15 @@ from indexer.history import Historian
 from indexer.store import chain_row, live, watched
 from indexer.store.chain_row import Connection
 from indexer.store.history import Payment, apply_range, read_ledger
+from indexer.store.live_view import read_live
 from indexer.store.pool import Database
+from indexer.store.rows import BlockRows
+from indexer.store.sweep import apply_work, read_work
 from tests.fixtures_database import connected, temporary_database
 from tests.sim.node import SimNode
 from tests.sim.settings import chain_settings
 from tests.sim.story import ACCOUNTS, MANAGERS, Story
-from tests.test_history_order import Nobody
+from tests.test_history_order import Nobody, pay_all
 
 BLOCKS = 80
 
@@ -46,8 +51,7 @@ class Past:
             await watched.adopt_accounts(connection, 80001, list(accounts), "stored")
 
     async def pay_all(self) -> None:
-        while await self.historian.step():
-            pass
+        await pay_all(self.historian)
 
     async def cohort_of(self, account: Address) -> int:
         query = "SELECT cohort_id FROM chain.account WHERE account = $1"
@@ -160,6 +164,56 @@ async def test_an_account_found_tainted_owes_all_it_owed_before(past: Past) -> N
     assert ledger.missing(roots_pass(MANAGERS[0]), moved) == [(51, final)]
     query = "SELECT chain.is_covered(80001, 'logs', 'accounts', $1, $2, $3)"
     assert not await past.connection.fetchval(query, moved, final + 1, final + 10)
+
+
+async def test_an_account_found_tainted_by_the_sweep_owes_what_became_final_meanwhile(
+    past: Past,
+) -> None:
+    """State was read at a tip; by when it is written, blocks above that are final, and paid."""
+    account, pass_ = ACCOUNTS[0], roots_pass(MANAGERS[0])
+    await past.connection.execute(
+        "INSERT INTO chain.account (chain_id, account, source) VALUES (80001, $1, 'factory')",
+        account,
+    )
+    await past.cover(0, pass_)
+    work = await read_work(past.database, past.settings, 10)
+    assert work is not None
+    tip = BlockHeader(60, Hash32(bytes([60]) * 32), Hash32(bytes(32)), 1_700_000_000)
+    slots = AccountObservation(60, tip.hash, account, MANAGERS[0], ZERO_ADDRESS, (), True)
+    _, owing = await apply_work(
+        past.database,
+        80001,
+        past.historian.epoch,
+        replace(work, tip=tip),
+        (),
+        (slots,),
+        {},
+        VerdictSettings(grace_seconds=1),
+    )
+
+    assert owing == [account]
+    ledger = await read_ledger(past.database, 80001)
+    assert ledger is not None
+    assert ledger.missing(pass_, await past.cohort_of(account)) == [(61, past.final)]
+
+
+async def test_a_step_planned_before_an_account_was_found_tainted_is_planned_again(
+    past: Past,
+) -> None:
+    """At the finalized block nothing was passed over yet: the step would be the first to do so."""
+    view = await read_live(past.database, 80001)
+    assert view.tail is not None
+    async with past.database.transaction() as connection:
+        assert await watched.read_again(connection, 80001, {(ACCOUNTS[0], past.final)}) == []
+
+    tip = view.tail.tip
+    extension = live.Extension((), tip, tip, BlockRows(), None)
+    with pytest.raises(StaleStepError):
+        await live.apply_extension(past.database, view, extension, nothing)
+
+
+async def nothing(_: Connection) -> None:
+    """Decide no verdicts."""
 
 
 async def test_what_retention_dropped_is_read_again_for_an_account_found_tainted(

@@ -15,7 +15,7 @@ from indexer.store import verdicts
 from indexer.store.chain_row import NEVER, Connection, lock_chain, read_chain
 from indexer.store.observations import write_blocks, write_observations
 from indexer.store.pool import Database
-from indexer.store.watched import adopt_accounts
+from indexer.store.watched import adopt_accounts, read_again
 
 Key = tuple[Address, Address]
 
@@ -162,8 +162,12 @@ async def apply_work(
     slots: Sequence[AccountObservation],
     module_code: Mapping[Address, bool],
     settings: VerdictSettings,
-) -> list[verdicts.VerdictChange]:
-    """Write what was read and decide the keys; StaleStepError if a reorg took the tip meanwhile."""
+) -> tuple[list[verdicts.VerdictChange], list[Address]]:
+    """Write what was read and decide the keys; StaleStepError if a reorg took the tip meanwhile.
+
+    Also returns the accounts that owe roots again: found tainted at a block which has become
+    final since, with others above it that were passed over as of a clean account.
+    """
     async with database.transaction() as connection:
         chain = await lock_chain(connection, chain_id, epoch, "live")
         if await connection.fetchval(_REWOUND, chain_id, work.reorg_id, work.tip.number):
@@ -178,6 +182,8 @@ async def apply_work(
         if new_roots or new_slots:
             await write_blocks(connection, chain_id, [work.tip])
         await write_observations(connection, chain_id, new_roots, new_slots, ())
+        tainted = {(o.account, o.block_number) for o in new_slots if o.tainted}
+        owing = await read_again(connection, chain_id, tainted) if tainted else []
         if module_code:
             await connection.execute(
                 _MODULE_CODE,
@@ -199,7 +205,7 @@ async def apply_work(
             adopted = {account for account, _ in work.adopt}
             again = [key for key in work.keys if key[1] in adopted]
             await verdicts.enqueue(connection, chain_id, again, read_state=True)
-        return changes
+        return changes, owing
 
 
 _NEWEST_REORG = "SELECT coalesce(max(reorg_id), 0) FROM chain.reorg WHERE chain_id = $1"

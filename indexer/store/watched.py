@@ -255,10 +255,11 @@ async def read_again(
 
     `found` are accounts with those blocks, not known before; call it when the range that showed
     them counts as covered. Above the finalized block it is the live lane that reads again,
-    before it goes on.
+    before it goes on: also where nothing is owed, a step planned without knowing is planned again.
     """
     listed = sorted(found)
     await connection.fetchval(LOCK_FOR_ADOPTION, chain_id)
+    await connection.execute(_REPLAN, chain_id)
     rows = await connection.fetch(
         _PASSED_OVER, chain_id, [account for account, _ in listed], [block for _, block in listed]
     )
@@ -278,7 +279,6 @@ async def read_again(
         await connection.execute(
             _OWE_AGAIN, chain_id, moved[Address(account)], block_number, next_number
         )
-    await connection.execute(_REPLAN, chain_id)
     return accounts
 
 
