@@ -215,8 +215,8 @@ SELECT f.account, f.block_number, next.block_number
  WHERE EXISTS (SELECT FROM chain.covered AS v JOIN chain.chain AS c USING (chain_id)
                 WHERE v.chain_id = $1 AND v.pass LIKE 'roots/%' AND v.filter = 'accounts'
                   AND v.cohort = a.cohort_id
-                  AND v.blocks && int8range(f.block_number + 1,
-                                            least(next.block_number, c.finalized_number + 1)))
+                  AND v.blocks && int8range(f.block_number + 1, greatest(f.block_number + 1,
+                                            least(next.block_number, c.finalized_number + 1))))
  ORDER BY f.account, f.block_number"""
 
 # Where retention has dropped what the account did, its few logs and inputs are owed again.
