@@ -230,7 +230,7 @@ class Chaos:
             self.story.mine_empty(FINALITY_DEPTH)
         tip = self.node.tip
         self.done.append(f"settle at {tip.number}")
-        await until(lambda: settled(self.connection, tip.number, tip.hash), "all settled", 40)
+        await until(lambda: settled(self.connection, tip.number, tip.hash), "all settled", 120)
         assert await daemon.stop() == 0
         assert "Traceback" not in daemon.log()
 
@@ -309,6 +309,7 @@ async def test_the_law(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(100, 120))
 async def test_the_law_for_long(
     seed: int,
