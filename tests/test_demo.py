@@ -59,3 +59,31 @@ async def test_the_demo_shows_every_verdict_and_leaves_nothing_behind(tmp_path: 
     assert "expected things appeared" in said
     assert 0 < peak_kb < 150 * MEBIBYTE_KB
     assert not is_running(daemon_id)
+
+
+_WAITS_FOR_EVER = """
+import asyncio
+from indexer.devnet.demo import _stoppable
+
+async def wait():
+    print("waits", flush=True)
+    await asyncio.Event().wait()
+
+with _stoppable():
+    try:
+        asyncio.run(wait())
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+
+
+async def test_the_demo_can_be_stopped_in_the_background_of_a_script() -> None:
+    """There the shell has SIGINT ignored, by which SIGTERM ends everything, too."""
+    script = 'trap "" INT; exec "$0" -c "$1"'
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", script, sys.executable, _WAITS_FOR_EVER), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"waits\n"
+    process.terminate()
+    assert (await process.stdout.read(), await process.wait()) == (b"stopped\n", 0)

@@ -100,6 +100,8 @@ def _stoppable() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
     before = {number: signal.signal(number, interrupt) for number in _STOP_SIGNALS}
+    # A script's shell starts what it puts into the background deaf to Ctrl-C.
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
