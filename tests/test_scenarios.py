@@ -270,7 +270,8 @@ async def test_every_session_signed_operation_shows_its_session(run: Scenarios) 
         for stored in run.stage.report.sets.values()
         for leaf in map(session_leaf, stored.sessions)
     }
-    assert {use["user_op_hash"] for use in run.uses} == set(map(hexed, run.stage.report.session_ops))
+    signed = set(map(hexed, run.stage.report.session_ops))
+    assert {use["user_op_hash"] for use in run.uses} == signed
     assert {(use["account"], use["leaf"]) for use in run.uses} <= leaves
     roots = {one["set_id"]: one["root"] for one in run.sets}
     for use in run.uses:
