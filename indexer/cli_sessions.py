@@ -112,7 +112,13 @@ def import_file(
                 for one, plan in zip(document.sets, plans, strict=True)
                 for built in plan.sets
             ]
-            rows.extend(await store.import_sets(database, found))
+            layouts = {
+                module: layout
+                for chain in settings.chains
+                if chain.chain_id in {chain_id for chain_id, _ in places}
+                for module, layout in chain.session_layouts.items()
+            }
+            rows.extend(await store.import_sets(database, found, layouts=layouts))
             return plans
 
         plans = with_database(settings.database, work)

@@ -28,7 +28,8 @@ OTHER = Address(b"\xbb" * 20)
 ERC20_MODULE = Address(bytes.fromhex("000000D50C68705bd6897B2d17c7de32FB519fDA"))
 KEY = b"\x11" * 20
 SESSIONS = [
-    Session(0, 0, ERC20_MODULE, KEY.rjust(32, b"\0") + bytes([n]) * 96) for n in (3, 1, 2, 1)
+    Session(0, 0, ERC20_MODULE, KEY.rjust(32, b"\0") + bytes([n]).rjust(32, b"\0") * 3)
+    for n in (3, 1, 2, 1)
 ]
 
 

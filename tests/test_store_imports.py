@@ -280,6 +280,25 @@ async def test_a_store_whose_sessions_are_all_revoked_wants_no_set(chain: Chain)
     assert "matched_form   all_leaves" in shown.out
 
 
+async def test_the_session_key_is_read_by_a_configured_layout(chain: Chain) -> None:
+    """A module of one's own is known to import as it is to the daemon."""
+    key, module = "0x" + "11" * 20, "0x" + "5e" * 20
+    session = {
+        **LEAF,
+        "sessionValidationModule": module,
+        "sessionKeyData": "0x" + key[2:].zfill(64),
+    }
+    done = await run(
+        *("sessions", "import", "-", "--account", f"0x{ACCOUNT.hex()}"),
+        stdin=json.dumps([session]),
+        SESSIONWATCH_CHAINS__MUMBAI__SESSION_LAYOUTS=json.dumps([f"{module}: session_key"]),
+        **with_database(chain.url),
+    )
+    assert done.code == 0, done.err
+    rows = await chain.fetch("SELECT session_key FROM watch.session WHERE account = $1", ACCOUNT)
+    assert [row[0] for row in rows] == [key]
+
+
 async def test_a_dry_run_shows_all_leaves_and_then_the_wish() -> None:
     """Without a database nothing is known of the chain: two sets, in the order of storing."""
     arguments = ["sessions", "import", "-", "--dry-run", "--json", "--chain", "mumbai"]
