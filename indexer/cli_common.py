@@ -157,6 +157,16 @@ def hex_text(value: bytes) -> str:
     return "0x" + value.hex()
 
 
+def time_text(seconds: int) -> str:
+    """Write unix seconds as a date in UTC; what no calendar has stays a number."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds} s"
+
+
 def plain(value: Any) -> Any:
     """Turn a row into what JSON can hold."""
     import dataclasses  # noqa: PLC0415
@@ -177,6 +187,12 @@ def plain(value: Any) -> Any:
 def print_json(value: Any) -> None:
     """Print one JSON document."""
     click.echo(json.dumps(plain(value), indent=2))
+
+
+def print_line(name: str, value: object) -> None:
+    """Print a name and its value, in two columns."""
+    text = hex_text(value) if isinstance(value, bytes) else value
+    click.echo(f"{name:<16}{text}".rstrip())
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,7 +26,7 @@ from indexer.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
     from indexer.config import Settings
-    from indexer.core.session_import import ImportedSet
+    from indexer.core.session_import import ImportedSet, ImportResult
     from indexer.core.session_sets import SessionSet
     from indexer.core.types import Address
     from indexer.store.pool import Database
@@ -69,14 +70,10 @@ def import_file(
       sessionwatch sessions import sessions.json --chain mumbai --account 0x5F…
       curl -s https://api.example/sessions | sessionwatch sessions import - --dry-run --json
     """  # noqa: D301
-    from indexer.core.session_import import parse_document  # noqa: PLC0415
-    from indexer.core.session_sets import MAX_DOCUMENT_BYTES  # noqa: PLC0415
-
-    settings = _settings(context, dry_run=dry_run)
+    settings = document_settings(context, need_database=not dry_run)
     chain_id = None if chain_name is None else known_chain_id(settings, chain_name)
-    name = "standard input" if file.name in {"<stdin>", os.devnull} else str(file.name)
-    document = parse_document(file.read(MAX_DOCUMENT_BYTES + 1), name=name)
-    wanted = _Wanted(name, settings, chain_id, account, manager)
+    name, document = read_document(file)
+    wanted = Wanted(name, settings, chain_id, account, manager)
     rows: list[ImportedRow] = []
     if dry_run:
         sets = [wanted.complete(one, None) for one in document.sets]
@@ -99,9 +96,7 @@ def import_file(
             return [built for built, _ in found]
 
         sets = with_database(settings.database, work)
-    for warning in document.warnings:
-        click.secho("warning: ", fg="yellow", err=True, nl=False)
-        click.echo(warning, err=True)
+    print_warnings(document.warnings)
     if as_json:
         print_json([_shown(one) for one in sets])
     else:
@@ -114,17 +109,33 @@ def import_file(
         click.echo("nothing was stored (--dry-run)", err=True)
 
 
-def _settings(context: click.Context, *, dry_run: bool) -> Settings | None:
-    """Read the configuration; a dry run that was not pointed at one does without."""
+def document_settings(context: click.Context, *, need_database: bool) -> Settings | None:
+    """Read the configuration; what needs no database and was not pointed at one does without."""
     try:
-        return read_settings(context, need_chains=False, need_database=not dry_run)
+        return read_settings(context, need_chains=False, need_database=need_database)
     except ConfigurationError:
-        if dry_run and config_file(context) is None:
+        if not need_database and config_file(context) is None:
             return None
         raise
 
 
-class _Wanted:
+def read_document(file: Any) -> tuple[str, ImportResult]:
+    """Read the session sets of an opened file; return its name for messages, too."""
+    from indexer.core.session_import import parse_document  # noqa: PLC0415
+    from indexer.core.session_sets import MAX_DOCUMENT_BYTES  # noqa: PLC0415
+
+    name = "standard input" if file.name in {"<stdin>", os.devnull} else str(file.name)
+    return name, parse_document(file.read(MAX_DOCUMENT_BYTES + 1), name=name)
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Say on stderr what a person should look at."""
+    for warning in warnings:
+        click.secho("warning: ", fg="yellow", err=True, nl=False)
+        click.echo(warning, err=True)
+
+
+class Wanted:
     """What the command line and the configuration say about sets that do not say it themselves."""
 
     def __init__(
