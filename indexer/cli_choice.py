@@ -34,6 +34,18 @@ _MAX_INDEX = 9_999
 _MAX_LISTED = 8
 
 
+def _read_key(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> Address | None:
+    """Read a key's address, for click; a private key given instead is not repeated."""
+    from indexer.core.session_fields import FieldError, read_address  # noqa: PLC0415
+
+    try:
+        return None if value is None else read_address(value)
+    except FieldError as error:
+        raise click.BadParameter(f"{error}", context, parameter) from None
+
+
 def selection_options(function: F) -> F:
     """Add what names one session: a set and a place in it. See `choose`."""
     for option in reversed(
@@ -48,7 +60,7 @@ def selection_options(function: F) -> F:
             ),
             click.option(
                 "--session-key",
-                callback=read_address_option,
+                callback=_read_key,
                 metavar="0x…",
                 help="The address of its session key.",
             ),
@@ -227,7 +239,10 @@ def _proved(
             posing = posing_node(sessions, asked.leaf)
             if posing is not None:
                 return posing
-            raise UsageError(f"{label} has no session with the leaf {hex_text(asked.leaf)}")
+            raise UsageError(
+                f"{label} has no session with that leaf",
+                remedy="choose by --index or --session-key",
+            )
         index = leaves.index(asked.leaf)
     if asked.session_key is not None:
         found = [i for i, key in enumerate(session_keys) if key == asked.session_key]

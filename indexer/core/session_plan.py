@@ -93,9 +93,9 @@ def plan_sessions(
     added = [session_leaf(session) for session in add]
     for leaf in drop:
         if leaf not in leaves:
-            raise ValueError(f"0x{leaf.hex()} is not a leaf of the set")
+            raise ValueError(f"0x{leaf[:4].hex()}… is not a leaf of the set")
         if leaf in added:
-            raise ValueError(f"0x{leaf.hex()} is to be dropped and to be added")
+            raise ValueError(f"0x{leaf[:4].hex()}… is to be dropped and to be added")
 
     def expired(session: Session) -> bool:
         return block_time is not None and is_expired(session, block_time)
