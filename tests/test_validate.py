@@ -18,8 +18,9 @@ from indexer.core.types import Address, Hash32, Session
 from indexer.devnet import addresses as at
 from indexer.devnet.accounts import Devnet, SmartAccount, root_of_set
 from indexer.devnet.operations import Call, Key, call_data, mint_call, seed_session
-from indexer.errors import NodeError
+from indexer.errors import NodeError, NodeUnreachableError
 from indexer.validate import read_session_state
+from tests.fixtures_database import Connection
 from tests.node_proxy import NodeProxy
 from tests.test_cli import run
 
@@ -277,13 +278,20 @@ async def test_an_error_is_never_a_no(stage: Stage, method: str) -> None:
     """What the node fails to answer is raised, to be tried again; a revert alone is a no."""
     async with NodeProxy(stage.devnet.url) as proxy:
         proxy.refuse(method, {"error": {"code": -32000, "message": "out of memory"}})
-        # Several words go in one call where that is possible: refuse the probe's answer, too.
-        with pytest.raises(NodeError):
+        with pytest.raises(NodeError) as caught:
             await asked(stage, proxy.url, give_up_seconds=1)
+        assert caught.value.exit_code == 75
         proxy.heal()
         assert (await asked(stage, proxy.url)).refusal is None
         proxy.refuse("eth_call", {"error": {"code": 3, "message": "execution reverted: Reason"}})
         assert (await asked(stage, proxy.url)).refusal == "execution reverted: Reason"
+
+
+async def test_a_node_that_stays_away_means_try_again(stage: Stage) -> None:
+    """Nobody listens there: after the time given the last failure is raised, exit code 75."""
+    with pytest.raises(NodeUnreachableError) as caught:
+        await asked(stage, "http://127.0.0.1:1", give_up_seconds=1.5)
+    assert caught.value.exit_code == 75
 
 
 async def test_nodes_that_cannot_be_asked_have_their_exit_codes(stage: Stage) -> None:
@@ -303,3 +311,50 @@ async def test_nodes_that_cannot_be_asked_have_their_exit_codes(stage: Stage) ->
         stdin=text(), **stage.env(),
     )  # fmt: skip
     assert (wrong.code, "expected a block's number or one of" in wrong.err) == (2, True)
+
+
+async def test_a_plan_put_on_chain_is_used(
+    stage: Stage, database_url: str, connection: Connection
+) -> None:
+    """Stored, indexed, planned, sent, imported, proved, minted: the life of the next set."""
+    env = with_rpc(database_url, stage.devnet.url)
+    account = f"0x{stage.account.address.hex()}"
+
+    async def command(*arguments: str, stdin: str = "", code: int = 0) -> Any:
+        done = await run(*arguments, "--json", stdin=stdin, **env)
+        assert done.code == code, done.err
+        return json.loads(done.out)
+
+    await command("sessions", "import", *stage.of_file(), stdin=text())
+    assert (await run("run", "--once", **env)).code == 0
+    new = seed_session(KEY.address, RECIPIENT, 5)
+    plan = await command("sessions", "plan", "--account", account, "--add", "-", stdin=text([new]))
+    assert [one["leaf"] for one in plan["plan"]["dropped"]] == [f"0x{LEAVES[1].hex()}"]
+    await command("sessions", "import", "-", stdin=json.dumps(plan))
+    newest = str(await connection.fetchval("SELECT max(set_id) FROM sessions.session_set"))
+    leaf = f"0x{session_leaf(new).hex()}"
+    of_new = ("--set", newest, "--leaf", leaf)
+    before = await command("sessions", "validate", *of_new, code=1)
+    failing = {one["name"] for one in before["points"] if not one["holds"]}
+    assert failing == {"root", "proof", "contract"}
+
+    call = plan["plan"]["call"]
+    calls = [Call(Address(raw(call["to"])), raw(call["data"]))]
+    assert (await stage.devnet.submit(stage.account, calls)).succeeded
+    assert (await command("sessions", "validate", *of_new))["usable"]
+    op = await stage.devnet.op(stage.account, [mint_call(RECIPIENT, 5, 2)])
+    signature = f"0x{KEY.sign(op.hash()).hex()}"
+    shown = await command("sessions", "prove", *of_new, "--signature", signature)
+    signed = replace(op, signature=raw(shown["signature"]))
+    assert (await stage.devnet.send(stage.devnet.bundle([signed]))).succeeded
+    assert await stage.devnet.balance_of(at.SEED_TOKEN, RECIPIENT, 5) == 2
+
+
+def with_rpc(database_url: str, node_url: str) -> dict[str, str]:
+    """Return the environment of all verbs on the local chain."""
+    return {
+        "SESSIONWATCH_DATABASE__URL": database_url,
+        "SESSIONWATCH_CHAINS__MUMBAI__RPC": node_url,
+        "SESSIONWATCH_CHAINS__MUMBAI__FINALITY": "64",
+        "SESSIONWATCH_CHAINS__MUMBAI__START_BLOCK": "0",
+    }
