@@ -120,7 +120,9 @@ class Chosen:
         }
 
 
-def choose(context: click.Context, asked: Selection, *, ask_node: bool) -> tuple[Any, Chosen]:
+def choose(
+    context: click.Context, asked: Selection, *, ask_node: bool
+) -> tuple[Settings | None, Chosen]:
     """Return the settings (None: none are needed) and the session that was named.
 
     A set out of a document needs no database. Raises UsageError where set or session are not

@@ -78,11 +78,10 @@ def plan_set(
     """Work out the next session set of an account, and the call that registers it.
 
     Takes the stored set, drops what has expired by the last indexed block (never by this
-    computer's clock) and every --drop, adds the sessions of --add (any document that import
-    reads) unless they are there, and orders them so that the fewest elements of the kept sessions'
-    proofs change: of two lengths and what they have in common, replaced, added and removed ones
-    count one each. Stores nothing: import the JSON once the call is on its way. Clients need new
-    proofs (`sessions prove`) for all but those "unchanged".
+    computer's clock) and every --drop, and adds the sessions of --add, any document that import
+    reads, but those it has. Another root changes every proof; the order is the one found that
+    changes the fewest elements of the kept sessions' proofs (see the README), so clients need new
+    ones from `sessions prove`. Stores nothing: import the JSON, and the daemon awaits its root.
 
     \b
     EXAMPLE
@@ -259,7 +258,7 @@ def _print(
             "time", f"{time_text(indexed.block_time)}, of block {indexed.block_number}{kept}"
         )
     click.echo()
-    print_table(["", "#", "was", "leaf", "valid until", "note"], list(_rows(plan)))
+    print_table(["", "#", "was", "leaf", "valid until (UTC)", "proof"], list(_rows(plan)))
     click.echo()
     if plan.root is None:
         click.echo("nothing remains, and an empty set has no root: setMerkleRoot(0) revokes all")
@@ -276,21 +275,18 @@ def _print(
 
 def _rows(plan: SessionPlan) -> Iterator[list[object]]:
     for index, one in enumerate(plan.sessions):
-        new = one.stored_index is None
-        changed = one.changed_elements
-        proof = "" if new else "proof unchanged" if not changed else f"proof: {changed} changed"
-        until = _until(one.session)
-        yield ["new" if new else "kept", index, one.stored_index, hex_text(one.leaf), until, proof]
+        fate, changed = ("new" if one.stored_index is None else "kept"), one.changed_elements
+        proof = "" if changed is None else f"{changed} changed" if changed else "unchanged"
+        yield [fate, index, one.stored_index, hex_text(one.leaf), _until(one.session), proof]
     for gone in plan.dropped:
-        why = "expired" if gone.reason == "expired" else "--drop"
-        until = _until(gone.session)
-        yield ["dropped", "", gone.stored_index, hex_text(gone.leaf), until, why]
+        fate = "expired" if gone.reason == "expired" else "dropped"
+        yield [fate, "", gone.stored_index, hex_text(gone.leaf), _until(gone.session), ""]
     for left in plan.left_out:
         yield ["not added", "", "", hex_text(left.leaf), _until(left.session), left.reason]
 
 
 def _until(session: Session) -> str:
-    return time_text(session.valid_until) if session.valid_until else "no end"
+    return time_text(session.valid_until).removesuffix(" UTC") if session.valid_until else "no end"
 
 
 def _told_proofs(plan: SessionPlan) -> str:

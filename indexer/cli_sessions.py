@@ -120,12 +120,13 @@ def document_settings(context: click.Context, *, need_database: bool) -> Setting
 
 
 def read_document(file: Any) -> tuple[str, ImportResult]:
-    """Read the session sets of an opened file; return its name for messages, too."""
+    """Read the session sets of an opened file; return its name as messages show it, too."""
     from indexer.core.session_import import parse_document  # noqa: PLC0415
+    from indexer.core.session_json import show_name  # noqa: PLC0415
     from indexer.core.session_sets import MAX_DOCUMENT_BYTES  # noqa: PLC0415
 
     name = "standard input" if file.name in {"<stdin>", os.devnull} else str(file.name)
-    return name, parse_document(file.read(MAX_DOCUMENT_BYTES + 1), name=name)
+    return show_name(name), parse_document(file.read(MAX_DOCUMENT_BYTES + 1), name=name)
 
 
 def print_warnings(warnings: Iterable[str]) -> None:

@@ -70,6 +70,7 @@ def validate(
       sessionwatch sessions validate sessions.json --account 0x08… --index 0 --at-block finalized
     """  # noqa: D301
     settings, chosen = choose(context, Selection(**selection), ask_node=True)
+    assert settings is not None
     chain = _chain(settings, chosen.chain_id)
     from indexer.core.session_check import is_usable, judge  # noqa: PLC0415
     from indexer.validate import read_session_state  # noqa: PLC0415

@@ -49,7 +49,7 @@ def choose_order(old: Sequence[Hash32], dropped: frozenset[int], new: Sequence[H
     """Return the order of what is kept of `old` and of `new` that changes the fewest elements.
 
     `dropped` are indexes of `old`, all those of a leaf or none; `new` repeats nothing of it.
-    Of equal orders the one nearest to the stored one wins. Raises ValueError if nothing remains.
+    Of equal ones the first tried stays, the plainest. Raises ValueError if nothing remains.
     """
     remaining = len(old) - len(dropped) + len(new)
     if not remaining:
