@@ -72,7 +72,7 @@ def selection_options(function: F) -> F:
                 "--manager",
                 callback=read_address_option,
                 metavar="0x…",
-                help="With FILE: the SessionKeyManager.",
+                help="With FILE: default, the first one configured.",
             ),
         )
     ):

@@ -23,7 +23,7 @@ from indexer.core.types import Hash32
 
 EXACT_LEAVES: Final = 9
 """Up to so many leaves every tree is tried: 2,835 of nine; of ten there were 14,175."""
-_MAX_SINKS: Final = 4
+_MAX_SINKS: Final = 3
 
 Proof = tuple[Hash32, ...]
 _Slots = list[int | None]
@@ -58,7 +58,7 @@ def choose_order(old: Sequence[Hash32], dropped: frozenset[int], new: Sequence[H
     least = change.least if dropped or new else 0
     best: tuple[int, ...] = ()
     cost = -1
-    for items in _candidates(len(old), dropped, len(new)):
+    for items in _distinct(_candidates(len(old), dropped, len(new))):
         found = change.cost(items)
         if cost < 0 or found < cost:
             best, cost = items, found
@@ -155,8 +155,16 @@ def _least_changes(size: int, dropped: frozenset[int], kept: Iterable[int]) -> i
     return total
 
 
+def _distinct(orders: Iterable[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
+    seen: set[tuple[int, ...]] = set()
+    for items in orders:
+        if items not in seen:
+            seen.add(items)
+            yield items
+
+
 def _candidates(size: int, dropped: frozenset[int], added: int) -> Iterator[tuple[int, ...]]:
-    """Yield orders to try, the plainest first."""
+    """Yield orders to try, the plainest first; some come twice."""
     new = list(range(size, size + added))
     holes = sorted(dropped)
     stored: _Slots = [None if i in dropped else i for i in range(size)]
