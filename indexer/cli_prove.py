@@ -54,7 +54,7 @@ def _read_signature(
     "--signature",
     callback=_read_signature,
     metavar="0x…",
-    help="What the session key signed: the user operation's hash.",
+    help="The session key's, of the user operation's hash.",
 )
 @click.pass_context
 def prove(
@@ -63,9 +63,9 @@ def prove(
     """Give the proof of one session of a stored set or of FILE ("-": standard input).
 
     Prints the parts that the manager decodes, and both encodings: moduleSignature, and the whole
-    signature of the user operation. Without --signature, 65 zero bytes stand in its place (good
-    for estimating gas), and where is told. Of a leaf that repeats it is the last one's proof, as
-    the SDK gives it. FILE needs no database. Warns where the chain, as indexed, has another root.
+    signature of the user operation. Without --signature, 65 zero bytes stand in its place, and
+    where is told. Of a leaf that repeats it is the last one's proof, as the SDK gives it. FILE
+    needs no database; of a stored set it warns if the chain, as indexed, has another root.
 
     \b
     EXAMPLE

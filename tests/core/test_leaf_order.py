@@ -108,14 +108,14 @@ def test_a_new_leaf_takes_the_place_of_a_dropped_one(size, hole):
 
 
 def test_a_hole_in_a_full_tree_costs_one_element_per_proof():
-    """1024 without one: halves stay together, 1,023 elements change; closing the gap: 6,670."""
-    old = leaves("old", 1024)
-    dropped = frozenset({511 - 97})
+    """128 without one: the halves stay together, and each proof changes in one element."""
+    old = leaves("old", 128)
+    dropped = frozenset({30})
 
     order = choose_order(old, dropped, [])
 
-    assert order.changed_elements == 1023
-    assert cost_of(old, dropped, [], appended(old, dropped, [])) > 5000
+    assert order.changed_elements == order.least_elements == 127
+    assert cost_of(old, dropped, [], appended(old, dropped, [])) > 4 * 127
 
 
 def test_nothing_changed_keeps_the_order():
@@ -147,14 +147,13 @@ def test_changed_elements_counts_replaced_added_and_removed_ones():
     assert changed_elements((), (a, b)) == 2
 
 
-@given(st.integers(1, 70))
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 11, 33])
 def test_all_proofs_are_the_proofs_one_by_one(count):
     """The proofs out of one tree equal those made singly, and lead to the root."""
-    of_one_tree = list(all_proofs(leaves("leaf", count)))
+    some = leaves("leaf", count)
 
-    assert of_one_tree == [merkle_proof(leaves("leaf", count), i) for i in range(count)]
-    root = merkle_root(leaves("leaf", count))
-    assert {
-        implied_root(leaf, proof)
-        for leaf, proof in zip(leaves("leaf", count), of_one_tree, strict=True)
-    } == {root}
+    of_one_tree = list(all_proofs(some))
+
+    assert of_one_tree == [merkle_proof(some, i) for i in range(count)]
+    reached = {implied_root(leaf, proof) for leaf, proof in zip(some, of_one_tree, strict=True)}
+    assert reached == {merkle_root(some)}
