@@ -27,7 +27,10 @@ from indexer.cli_common import (
     with_database,
 )
 from indexer.cli_export import export_sets
+from indexer.cli_plan import plan_set
+from indexer.cli_prove import prove
 from indexer.cli_sessions import sessions
+from indexer.cli_validate import validate
 from indexer.errors import (
     EXIT_STOPPED,
     EXIT_TRY_AGAIN,
@@ -311,6 +314,9 @@ def _confirmed() -> bool:
 
 cli.add_command(audit)
 sessions.add_command(export_sets)
+sessions.add_command(plan_set)
+sessions.add_command(prove)
+sessions.add_command(validate)
 cli.add_command(sessions)
 
 
