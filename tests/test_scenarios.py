@@ -19,8 +19,11 @@ from tests.scenario_run import Row, Scenarios, hexed, play_and_index
 pytestmark = pytest.mark.timeout(120)
 
 OPERATION = ("calldata", "user_operation")
+SESSION = ("calldata", "session_key")
 OPAQUE_OPERATION = ("state", "user_operation")
 MODULE = ("state", "module")
+CALLED_BY_MODULE = ("event", "module")
+"""The log of the module's call carries the hash of what sets this root."""
 SILENT = ("state", "none")
 
 ROUTES = {
@@ -38,21 +41,21 @@ ROUTES = {
     "10 two handleOps": OPAQUE_OPERATION,
     "11 handleAggregatedOps": OPERATION,
     "19 trailing bytes": OPERATION,
-    "22 module, five arguments": MODULE,
-    "23 module, four arguments": MODULE,
-    "23 module, return data": MODULE,
+    "22 module, five arguments": CALLED_BY_MODULE,
+    "23 module, four arguments": CALLED_BY_MODULE,
+    "23 module, return data": CALLED_BY_MODULE,
     "24 module delegatecall": MODULE,
     "24 hidden in a library": MODULE,
     "25 MultiSend": MODULE,
-    "26 module batch": MODULE,
-    "29 another account's operation": MODULE,
-    "30 in validation, then fails": MODULE,
-    "31 in validation, nothing else": MODULE,
+    "26 module batch": CALLED_BY_MODULE,
+    "29 another account's operation": CALLED_BY_MODULE,
+    "30 in validation, then fails": CALLED_BY_MODULE,
+    "31 in validation, nothing else": CALLED_BY_MODULE,
     "34 custom factory": ("state", "transaction"),
     "37 own fallback handler": OPAQUE_OPERATION,
     "43 cleared": OPERATION,
     "a root with leading zeros": OPERATION,
-    "a session key sets the root": OPERATION,
+    "a session key sets the root": SESSION,
     "the old session in the same bundle": OPERATION,
     "an older set again": OPERATION,
     "three managers in one operation": OPERATION,
@@ -61,7 +64,8 @@ ROUTES = {
     "36 a stranger through the fallback": SILENT,
     "39 a handler set silently": SILENT,
     "41 another implementation": SILENT,
-    "two modules in one block": ("state", "ambiguous"),
+    "two modules in one block": CALLED_BY_MODULE,
+    "two libraries in one block": ("state", "ambiguous"),
     "two operations by a bundler contract": ("state", "transaction"),
     "two operations, manager with event": ("event", "user_operation"),
     "the same root twice in one block": ("event", "module"),
@@ -125,7 +129,7 @@ async def test_a_route_is_found_and_its_maker_named(run: Scenarios, route: str) 
         told = row["attribution"] not in {"none", "ambiguous"}
         assert row["transaction_hash"] == (true.transaction_hash if told else None)
         # A transaction with several operations of the account leaves open which it was.
-        if row["attribution"] in {"user_operation", "module"}:
+        if row["attribution"] in {"user_operation", "session_key", "module"}:
             assert row["user_op_hash"] == true.user_op_hash
         else:
             assert row["user_op_hash"] is None
@@ -153,7 +157,7 @@ async def test_no_row_names_a_wrong_maker(run: Scenarios) -> None:
         *("state", "event", "calldata", "signature", "trace"),
     }
     assert {row["attribution"] for row in run.rows} <= {
-        *("user_operation", "module", "transaction", "ambiguous", "none"),
+        *("user_operation", "session_key", "module", "transaction", "ambiguous", "none"),
     }
     for row in run.rows:
         true = run.true_write(row)
@@ -166,7 +170,7 @@ async def test_only_what_cannot_be_told_is_ambiguous(run: Scenarios) -> None:
     """One of two transactions that moved the account made the change, and neither was decoded."""
     ambiguous = [row for row in run.rows if row["attribution"] == "ambiguous"]
     assert [row["block_number"] for row in ambiguous] == [
-        row["block_number"] for row in rows_of(run, "two modules in one block")
+        row["block_number"] for row in rows_of(run, "two libraries in one block")
     ]
     (row,) = ambiguous
     acted = {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
+from indexer.core.session_layout import Layout
 from indexer.core.types import Address
 
 AccountsMode = Literal["factory", "stored", "list"]
@@ -42,6 +44,8 @@ class ChainSettings:
     """How far below finality raw detail is kept; None: for ever."""
     end_block: int | None = None
     """The chain's last block by the operator's word; nothing above it is followed or stored."""
+    session_layouts: Mapping[Address, Layout] = field(default_factory=dict)
+    """How modules beyond the known ones lay out session_key_data."""
     retired: str = ""
     """Not empty: the public chain is gone; the sentence says since when and what to use."""
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from eth_hash.auto import keccak
 
-from indexer.core.session_layout import session_key
+from indexer.core.session_layout import Layout, session_key
 from indexer.core.session_sets import SessionSet
 from indexer.core.types import Address, Hash32
 from indexer.core.user_operations import SET_MERKLE_ROOT
@@ -23,7 +23,7 @@ WAKE_CHANNEL: Final = "sessionwatch_wake"
 
 _SESSIONS_AT_ONCE = 50_000
 _SETS_AT_ONCE = 10_000
-_NO_LAYOUTS: Final[Mapping[Address, str]] = MappingProxyType({})
+_NO_LAYOUTS: Final[Mapping[Address, Layout]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +94,14 @@ async def import_sets(
     database: Database,
     sets: Sequence[tuple[SessionSet, str]],
     *,
-    layouts: Mapping[Address, str] = _NO_LAYOUTS,
+    layouts: Mapping[Address, Layout] = _NO_LAYOUTS,
 ) -> list[ImportedRow]:
     """Store sets, each with the name of the form it came in; all of them or none.
 
     A set that is there keeps its set_id and stored_at. Each (manager, account) is queued to be
     read and decided, also on a chain that no daemon has followed yet (stored_block is null
     then); a daemon finds it after its next look at the head. `layouts`: see
-    session_layout.session_key.
+    session_layout.read_grant.
     """
     rows: list[ImportedRow] = []
     async with database.transaction() as connection:
@@ -136,7 +136,7 @@ async def _import_chunk(
     connection: Connection,
     chunk: Sequence[tuple[SessionSet, str]],
     stored_at: datetime,
-    layouts: Mapping[Address, str],
+    layouts: Mapping[Address, Layout],
 ) -> list[ImportedRow]:
     identity = (
         [s.chain_id for s, _ in chunk],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
+import asyncpg
 import pytest
 
 from indexer.core.session_sets import build_set
@@ -116,18 +118,19 @@ async def test_the_session_key_is_taken_by_the_modules_layout(database):
         Session(0, 0, Address(b"\x01" * 20), key + b"rest"),
     ]
     given = build_set(CHAIN_ID, MANAGER, ACCOUNT, sessions)
-    [row] = await import_sets(database, [(given, "plain")], layouts={MODULE: "first_20_bytes"})
+    [row] = await import_sets(
+        database, [(given, "plain")], layouts={MODULE: ("packed_session_key",)}
+    )
     _, shown = await show_set(database, row.set_id)
     assert [s.session_key for s in shown] == [key, key, None]
 
 
 async def test_a_broken_import_stores_nothing(database):
     """All sets of one import are stored, or none."""
-    with pytest.raises(ValueError, match="unknown layout"):
-        await import_sets(
-            database, [(session_set([1]), "plain"), (session_set([2]), "plain")],
-            layouts={MODULE: "nonsense"},
-        )  # fmt: skip
+    second = session_set([2])
+    broken = replace(second, sessions=(replace(second.sessions[0], valid_until=2**48),))
+    with pytest.raises(asyncpg.CheckViolationError):
+        await import_sets(database, [(session_set([1]), "plain"), (broken, "plain")])
     assert await list_sets(database) == []
     async with database.connection() as connection:
         assert await queued_keys(connection, CHAIN_ID, 10) == []
