@@ -1,8 +1,8 @@
-"""The vendor's own SDK and a real bundler, followed by the daemon: what the app believes of its
-sessions, what the chain holds, and what the daemon says of the difference.
+"""The vendor's own SDK with a real bundler: what an app believes of its sessions, and the chain.
 
-The app's storage is imported with the command line, as it is, the private keys in it too.
-"""  # noqa: D205
+At each step the app's storage is imported with the command line as it is, the private keys in it
+too, and the daemon says what it makes of the difference.
+"""
 
 from __future__ import annotations
 
@@ -65,6 +65,11 @@ class Following:
         (found,) = parse_document(store, name="store").sets
         return [session_leaf(session) for session in found.sessions]
 
+    def leaf(self, session_id: str) -> str:
+        """Return the leaf of a session by the id that the SDK gave it."""
+        ids = [node["sessionID"] for node in self.app.store(self.address)["leafNodes"]]
+        return hexed(self.leaves()[ids.index(session_id)])
+
     async def chain_root(self) -> Hash32:
         return await self.watch.devnet.root_of(at.MANAGER, self.account.address)
 
@@ -93,19 +98,20 @@ class Following:
         assert root == self.app.store(self.address)["merkleRoot"]
 
     async def mint(self, session_id: str, token_id: int) -> None:
-        """Let the app mint with a session key; the daemon has to see the token move."""
+        """Let the app mint with a session key; the daemon has to see which session did it."""
         mint = {"session_id": session_id, "recipient": RECIPIENT, "token_id": token_id}
         answer = await self.app.does("mint", **mint)
         assert answer["success"] is True
         await self.watch.settled()
         row = await self.watch.connection.fetchrow(
-            "SELECT t.operator, t.to_address, t.token_id, t.amount, u.validation_module "
-            "FROM watch.erc1155_transfer AS t JOIN watch.user_operation AS u "
-            "USING (chain_id, user_op_hash) WHERE user_op_hash = $1",
+            "SELECT m.leaf, m.to_address, m.token_id, m.amount, m.fits, u.implied_root, "
+            "u.root_state FROM watch.session_mint AS m "
+            "JOIN watch.session_use AS u USING (chain_id, user_op_hash) WHERE user_op_hash = $1",
             answer["user_op_hash"],
         )
         assert row is not None
-        assert tuple(row) == (self.address, RECIPIENT, token_id, 1, hexed(at.MANAGER))
+        root = hexed(await self.chain_root())
+        assert tuple(row) == (self.leaf(session_id), RECIPIENT, token_id, 1, True, root, "held")
 
     async def cannot_mint(self, session_id: str, token_id: int, reason: str) -> None:
         """Let the app try; the bundler refuses it for this reason."""
