@@ -1615,6 +1615,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA chain TO sessionwat
 GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA evidence, sessions TO sessionwatch_writer;
 GRANT UPDATE ON evidence.module_code, evidence.account_observation TO sessionwatch_writer;
 GRANT UPDATE, DELETE ON evidence.unobserved TO sessionwatch_writer;
+GRANT UPDATE (session_key) ON sessions.session TO sessionwatch_writer;
 REVOKE INSERT ON evidence.schema_version FROM sessionwatch_writer;
 REVOKE INSERT, UPDATE, DELETE ON chain.canonical_root, chain.canonical_slots, chain.root_change, chain.named_root, chain.covered FROM sessionwatch_writer;
 GRANT SELECT ON ALL TABLES IN SCHEMA watch TO sessionwatch_writer;

@@ -91,7 +91,7 @@ class Scenarios:
 
     `spans` are the blocks of each step. `changes` are true roots by eth_call, of the accounts of
     the vendor's factory. `live` and `history` are the tables of a daemon that followed and of one
-    that came afterwards; `rows` is watch.session_root once all sets are stored.
+    that came afterwards; `rows`, `uses` and `sessions` are as once all sets are stored.
     """
 
     stage: Stage
@@ -103,6 +103,8 @@ class Scenarios:
     rows: list[Row]
     sets: list[Row]
     slots: list[Row]
+    uses: list[Row]
+    sessions: list[Row]
 
     def true_write(self, row: Row) -> TracedCall:
         """Return the last call that set this row's root."""
@@ -133,6 +135,8 @@ async def play_and_index(
         await until(lambda: settled(live, *tip), "the sets to be decided")
         rows = await table(live, "SELECT * FROM watch.session_root ORDER BY block_number")
         sets = await table(live, "SELECT * FROM watch.session_set")
+        uses = await table(live, "SELECT * FROM watch.session_use ORDER BY block_number, use_index")
+        sessions = await table(live, "SELECT * FROM watch.session")
         slots = await table(
             live,
             "SELECT evidence.hex(account) AS account, block_number, tainted "
@@ -163,6 +167,8 @@ async def play_and_index(
         rows=rows,
         sets=sets,
         slots=slots,
+        uses=uses,
+        sessions=sessions,
     )
 
 

@@ -277,6 +277,7 @@ CHAIN_KEYS: Mapping[str, Key] = {
     "factories": Key("list", _some_addresses, _CONTRACTS),
     "entry_points": Key("list", _some_addresses, _CONTRACTS),
     "implementations": Key("list", _some_addresses, _CONTRACTS),
+    "traces": Key("text", _choice("off", "debug", "trace"), "off, debug or trace"),
     "session_layouts": Key(
         "list",
         _session_layouts,

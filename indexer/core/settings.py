@@ -9,6 +9,8 @@ from typing import Literal
 from indexer.core.session_layout import Layout
 from indexer.core.types import Address
 
+TraceMode = Literal["off", "debug", "trace"]
+"""Which tracing method of a node may be used: none, debug_ or trace_transaction."""
 AccountsMode = Literal["factory", "stored", "list"]
 Erc1155Mode = Literal["list", "touching", "all"]
 
@@ -44,6 +46,8 @@ class ChainSettings:
     """How far below finality raw detail is kept; None: for ever."""
     end_block: int | None = None
     """The chain's last block by the operator's word; nothing above it is followed or stored."""
+    traces: TraceMode = "off"
+    """Whether traces are asked for to settle who changed a root."""
     session_layouts: Mapping[Address, Layout] = field(default_factory=dict)
     """How modules beyond the known ones lay out session_key_data."""
     retired: str = ""
