@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(700)]
 
 RECIPIENT = hexed(Key.named("recipient").address)
 FUNDS_WEI = 10**19
+ERRORS_HOST = "raw.githubusercontent.com"
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +120,8 @@ class Following:
         mint = {"session_id": session_id, "recipient": RECIPIENT, "token_id": token_id}
         assert "error" in await self.app.tries("mint", **mint)
         assert [reason in text for text in self.bundler.refusals[before:]] == [True]
+        # The SDK looks for the meaning of an error on the internet, and is not let.
+        assert self.app.refused[-1:] == [ERRORS_HOST]
 
     async def balance(self, token_id: int) -> int:
         """Return what the recipient holds by watch.erc1155_balance, which the chain confirms."""
@@ -136,13 +139,14 @@ class Following:
 
     async def hand_over(self) -> None:
         """Import all that the app's storage holds, with the real command."""
-        await self._import("storage.json", self.app.storage)
+        said = await self._import("storage.json", self.app.storage)
+        assert f"dropped unread: $.{self.address}_signers" in said
         store = self.app.store(self.address)
         kept = [leaf for leaf in store["leafNodes"] if leaf["status"] != "REVOKED"]
         if len(kept) < len(store["leafNodes"]):
             await self._import("kept.json", {"account": self.address, "sessions": kept})
 
-    async def _import(self, name: str, document: Any) -> None:
+    async def _import(self, name: str, document: Any) -> str:
         file = self.folder / name
         file.write_text(json.dumps(document))
         managers = [hexed(at.MANAGER)]
@@ -151,6 +155,7 @@ class Following:
         self.said.append(said)
         assert code == 0, said
         await self.watch.settled()
+        return said
 
     async def verdict(self) -> tuple[str, str | None]:
         found = await self.watch.verdict(self.account)
@@ -172,8 +177,7 @@ async def following(
         ):
             story = Following(watch, app, bundler, account, folder, grace_seconds)
             yield story
-            # The SDK looks up each error's meaning on the internet, and nothing else.
-            assert set(app.refused) <= {"raw.githubusercontent.com"}
+            assert set(app.refused) <= {ERRORS_HOST}
         seen = "\n".join([watch.daemon.log(), *story.said, await stored_text(watch.connection)])
         assert story.secrets
         assert [secret for secret in story.secrets if secret in seen.lower()] == []
