@@ -368,6 +368,16 @@ CREATE TABLE chain.root_attribution (
 CREATE INDEX root_attribution_account ON chain.root_attribution (chain_id, manager, account, block_number);
 CREATE INDEX root_attribution_contradicted ON chain.root_attribution (evidence.hex(account), block_number) WHERE contradicting_root IS NOT NULL;
 
+-- Changes of roots that logs and inputs did not settle, to be looked for in traces; only filled while traces are configured.
+CREATE TABLE chain.trace_queue (
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    manager evidence.address NOT NULL,
+    account evidence.address NOT NULL,
+    attempts integer NOT NULL DEFAULT 0,        -- how often a node had no usable answer
+    PRIMARY KEY (chain_id, block_number, manager, account)
+);
+
 CREATE TABLE chain.undecoded_log (
     chain_id bigint NOT NULL,
     block_number evidence.block_number NOT NULL,
@@ -1284,6 +1294,8 @@ COMMENT ON TABLE chain.erc1155_approval IS 'ApprovalForAll events of watched tok
 COMMENT ON TABLE chain.erc1155_uri IS 'URI events of watched token contracts.';
 COMMENT ON TABLE chain.root_hint IS 'Roots that calldata, events or signatures name. They attribute and hint; state alone decides.';
 COMMENT ON TABLE chain.root_attribution IS 'Who changed a root, as far as the logs and inputs of the block say. One row per account read at a trigger.';
+COMMENT ON TABLE chain.trace_queue IS 'Changes of roots that logs and inputs did not settle, to be looked for in traces, where those are configured.';
+COMMENT ON COLUMN chain.trace_queue.attempts IS 'How often a node had no usable answer.';
 COMMENT ON TABLE chain.undecoded_log IS 'Logs that match a watched event but cannot be decoded or stored as it: kept raw, nothing stops.';
 COMMENT ON TABLE chain.coverage IS 'Which final blocks each pass has done, per filter and cohort. The live lane covers what is above the marker.';
 COMMENT ON TABLE chain.pace IS 'How fast debt was paid lately, by kind of work: what estimates of the remaining time rest on.';

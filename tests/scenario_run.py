@@ -127,8 +127,8 @@ async def play_and_index(
     config = configuration(live_url, devnet.url, managers=managers)
     async with connected(live_url) as live, running_daemon(folder, config, name="live") as daemon:
         await daemon.following()
-        spans = await _play(stage)
-        tip = await _tip(devnet)
+        spans = await play_everything(stage)
+        tip = await block_and_hash(devnet, "latest")
         await until(lambda: settled(live, *tip), "the run to be followed")
         followed = await _comparable(live)
         await _store_sets(live_url, stage)
@@ -172,7 +172,8 @@ async def play_and_index(
     )
 
 
-async def _play(stage: Stage) -> dict[str, range]:
+async def play_everything(stage: Stage) -> dict[str, range]:
+    """Play every step; return the blocks of each."""
     steps = [(step.name, step.run) for step in [*script(stage), *silent_script(stage)]]
     steps += [(name, partial(more, stage)) for name, more in MORE.items()]
     spans: dict[str, range] = {}
@@ -185,8 +186,9 @@ async def _play(stage: Stage) -> dict[str, range]:
     return spans
 
 
-async def _tip(devnet: Devnet) -> tuple[int, bytes]:
-    block = await devnet.rpc.call("eth_getBlockByNumber", "latest", False)
+async def block_and_hash(devnet: Devnet, tag: str) -> tuple[int, bytes]:
+    """Return number and hash of a block."""
+    block = await devnet.rpc.call("eth_getBlockByNumber", tag, False)
     return int(block["number"], 16), bytes.fromhex(block["hash"][2:])
 
 

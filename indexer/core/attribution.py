@@ -27,7 +27,7 @@ class RootAttribution:
 
     `leaf` is the session of a user operation that a session key signed, where one is known.
     `contradiction` is a root that other evidence says should stand there, which state does not
-    show.
+    show. `module` is only known from a trace.
     """
 
     block_number: int
@@ -39,6 +39,7 @@ class RootAttribution:
     user_op_hash: Hash32 | None
     leaf: Hash32 | None = None
     contradiction: tuple[Evidence, Hash32] | None = None
+    module: Address | None = None
 
 
 def attribute(

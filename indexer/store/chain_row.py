@@ -102,8 +102,17 @@ async def raise_epoch(connection: Connection, chain_id: int) -> None:
     )
 
 
-_LAYOUTS_BEFORE = """
-SELECT settings -> 'session_layouts' FROM chain.chain WHERE chain_id = $1"""
+_SETTINGS = "SELECT settings FROM chain.chain WHERE chain_id = $1"
+
+# What was read before traces were configured.
+_QUEUE_TRACES = """
+INSERT INTO chain.trace_queue (chain_id, block_number, manager, account)
+SELECT r.chain_id, r.block_number, r.manager, r.account
+  FROM chain.root_change AS r
+  LEFT JOIN chain.root_attribution AS t ON t.chain_id = r.chain_id
+   AND t.block_number = r.block_number AND t.manager = r.manager AND t.account = r.account
+ WHERE r.chain_id = $1 AND coalesce(t.evidence, 'state') = 'state'
+ON CONFLICT DO NOTHING"""
 
 _TAKE_OVER = """
 INSERT INTO chain.chain (chain_id, name, epoch, start_block, managers, accounts_mode, settings)
@@ -200,12 +209,11 @@ async def take_over(
     _end_is_not_passed(held, settings)
     shown = {
         **shown,
+        "traces": settings.traces,
         "passes": [[p.name, p.filter] for p in passes],
         "session_layouts": shown_layouts(settings.session_layouts),
     }
-    layouts_before = json.loads(
-        await connection.fetchval(_LAYOUTS_BEFORE, settings.chain_id) or "{}"
-    )
+    before = json.loads(await connection.fetchval(_SETTINGS, settings.chain_id) or "{}")
     try:
         row = await connection.fetchrow(
             _TAKE_OVER,
@@ -230,7 +238,10 @@ async def take_over(
     await connection.execute(_PAUSE_ACCOUNTS, settings.chain_id, *wanted)
     await connection.execute(_COHORT_PASSES, settings.chain_id, *wanted)
     await connection.execute(_READ_AGAIN, settings.chain_id, *wanted)
-    await apply_layouts(connection, settings.chain_id, settings.session_layouts, layouts_before)
+    layouts = before.get("session_layouts", {})
+    await apply_layouts(connection, settings.chain_id, settings.session_layouts, layouts)
+    if settings.traces != "off" and before.get("traces", "off") == "off":
+        await connection.execute(_QUEUE_TRACES, settings.chain_id)
     return int(row["epoch"])
 
 

@@ -82,6 +82,27 @@ async def write_bundles(
         )
 
 
+# What was read makes a change of itself, or of the observation after it; a lane may come by older
+# blocks later. Where logs or inputs name who did it, no trace is needed.
+_QUEUE_TRACES = """
+INSERT INTO chain.trace_queue (chain_id, block_number, manager, account)
+SELECT DISTINCT r.chain_id, r.block_number, r.manager, r.account
+  FROM unnest($2::bigint[], $3::bytea[], $4::bytea[]) AS seen(block_number, manager, account)
+ CROSS JOIN LATERAL (
+      SELECT o.block_number FROM chain.canonical_root AS o
+       WHERE o.chain_id = $1 AND o.manager = seen.manager AND o.account = seen.account
+         AND o.block_number >= seen.block_number
+       ORDER BY o.block_number LIMIT 2) AS near
+  JOIN chain.root_change AS r ON r.chain_id = $1 AND r.manager = seen.manager
+   AND r.account = seen.account AND r.block_number = near.block_number
+  LEFT JOIN chain.root_attribution AS t ON t.chain_id = r.chain_id
+   AND t.block_number = r.block_number AND t.manager = r.manager AND t.account = r.account
+ WHERE coalesce(t.evidence, 'state') = 'state'
+   AND EXISTS (SELECT FROM chain.chain AS c
+                WHERE c.chain_id = $1 AND c.settings ->> 'traces' IN ('debug', 'trace'))
+ON CONFLICT DO NOTHING"""
+
+
 async def write_observations(
     connection: Connection,
     chain_id: int,
@@ -128,4 +149,12 @@ async def write_observations(
             [a.leaf for a in attributions],
             [a.contradiction[0] if a.contradiction else None for a in attributions],
             [a.contradiction[1] if a.contradiction else None for a in attributions],
+        )
+    if roots:
+        await connection.execute(
+            _QUEUE_TRACES,
+            chain_id,
+            [o.block_number for o in roots],
+            [o.manager for o in roots],
+            [o.account for o in roots],
         )
