@@ -281,7 +281,8 @@ def list_sets(
     if as_json:
         print_json(rows)
     elif rows:
-        columns = ["set_id", "chain_id", "account", "root", "session_count", "state", "stored_at"]
+        columns = ["set_id", "chain_id", "account", "root", "session_count", "matched_form"]
+        columns += ["state", "stored_at"]
         print_table(columns, [[row.get(column) for column in columns] for row in rows])
     else:
         asked = chain_name is not None or account is not None

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.core.abi import keccak
+from indexer.core.import_plan import ListPlan, plan_import
 from indexer.core.merkle import merkle_root, prefix_roots
 from indexer.core.session_sets import CLIENT_STATUSES, MAX_SESSIONS
 from indexer.core.store_forms import RECORDED_FORMS, match, sets_to_store, wanted_sets
-from indexer.core.types import ZERO_HASH, Hash32
-from tests.core.session_documents import VECTORS, leaves, only, parse, raw
+from indexer.core.types import ZERO_HASH, Address, Hash32
+from tests.core.session_documents import ACCOUNT, PLAIN, VECTORS, leaves, only, parse, raw
 
 STEPS = json.loads((VECTORS / "edge_cases.json").read_text())["sdkStoreSequence"]["steps"]
 STORE_V4 = json.loads((VECTORS / "sdk_store_v4.json").read_text())
@@ -129,6 +130,37 @@ def test_the_end_of_a_list_is_an_older_state_where_the_newest_stands_first() -> 
     """Particle's demo registers [new, ...old], so what it had before is the end of its list."""
     assert match(numbered(3), [None] * 3, [root_of(1, 2)], newest_first=True) is not None
     assert match(numbered(3), [None] * 3, [root_of(1, 2)]) is None
+
+
+def test_the_demos_store_is_stored_with_the_older_state_on_chain() -> None:
+    """The demo's list has the newest first; what stood before the newest is its end."""
+    sessions = [{**PLAIN, "sessionKeyData": f"0x0{n}"} for n in (3, 2, 1)]
+    one = only(parse({ACCOUNT: {"signer": {"address": ACCOUNT}, "sessions": sessions}}))
+    older = merkle_root(leaves(one)[1:])
+    managers = [Address(bytes([n]) * 20) for n in (1, 2, 3)]
+    roots = {managers[0]: keccak(b"another"), managers[1]: older}
+
+    def planned(manager: Address | None) -> ListPlan:
+        return plan_import(
+            one,
+            chain_id=80001,
+            account=Address(raw(ACCOUNT)),
+            manager=manager,
+            default_manager=managers[2],
+            roots=roots,
+        )
+
+    plan = planned(None)
+    assert [(s.matched_form, s.manager) for s in plan.sets] == [
+        ("suffix", managers[1]),
+        ("all_leaves", managers[1]),
+    ]
+    assert plan.on_chain == plan.sets[0]
+    assert plan.sets[0].leaves == tuple(leaves(one)[1:])
+    # Where another manager is asked for, or none has it, nothing is recorded.
+    assert [s.manager for s in planned(managers[0]).sets] == managers[:1]
+    roots.clear()
+    assert [s.manager for s in planned(None).sets] == managers[2:]
 
 
 def test_a_zero_root_matches_nothing() -> None:
