@@ -555,7 +555,9 @@ CREATE TABLE sessions.session_set (
     session_count integer NOT NULL CHECK (session_count > 0),
     source text NOT NULL,                       -- which form of document it came from
     call_hash evidence.hash32,                  -- keccak256 of the call that sets it: what ExecutionSuccess logs of calldata
-    matched_form text NOT NULL DEFAULT 'all_leaves',
+    -- What the set is made of; revoke_form records a tree on chain and is never what a client wants.
+    matched_form text NOT NULL DEFAULT 'all_leaves'
+        CHECK (matched_form IN ('all_leaves', 'not_revoked', 'active', 'revoke_form', 'prefix', 'suffix')),
     stored_at timestamptz NOT NULL DEFAULT now(),
     stored_block evidence.block_number,         -- the indexed block when it was stored; null if nothing was indexed yet
     UNIQUE (chain_id, manager, account, leaves_digest)
@@ -573,6 +575,7 @@ CREATE TABLE sessions.session (
     session_validation_module evidence.address NOT NULL,
     session_key evidence.address,               -- by the module's known or configured layout, else null
     session_key_data bytea NOT NULL,            -- who may spend what: not shown by any view
+    client_status text CHECK (client_status IN ('pending', 'active', 'inactive', 'expired', 'revoked')),
     PRIMARY KEY (set_id, leaf_index)
 );
 CREATE INDEX session_leaf ON sessions.session (leaf);
@@ -1030,7 +1033,8 @@ SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) A
        CASE WHEN latest.root IS DISTINCT FROM s.root THEN 'not_on_chain'
             WHEN x.valid_until <> 0 AND x.valid_until < c.indexed_time THEN 'expired'
             WHEN x.valid_after > c.indexed_time THEN 'not_yet_valid' ELSE 'active' END AS state,
-       used.use_count, used.first_block AS first_used_block, used.last_block AS last_used_block, to_timestamp(b.block_time) AS last_used_time
+       used.use_count, used.first_block AS first_used_block, used.last_block AS last_used_block, to_timestamp(b.block_time) AS last_used_time,
+       x.client_status
   FROM sessions.session_set AS s
   JOIN sessions.session AS x ON x.set_id = s.set_id
   LEFT JOIN chain.chain AS c ON c.chain_id = s.chain_id
@@ -1527,6 +1531,7 @@ BEGIN
             ('bundler', 'Who sent the transaction that carried the operation; null: none did, or it has not been read.'),
             ('called', 'The contract of the call that this session stands for; null: it stands for all calls, or they are not known.'),
             ('calls', 'What it calls: [{to, value, selector, data_bytes}]; null or empty while the input has not been read.'),
+            ('client_status', 'What the client''s store says of the session: pending, active, inactive, expired, revoked; null: nothing. The client''s word, never trusted as truth about the chain.'),
             ('cause', 'Why it is drifted, null for other verdicts: tainted_account, rotated_by_session_key, manager_disabled, module_without_code, cleared_on_chain, reverted_to_older_set, superseded, never_landed, manager_mismatch, order_or_duplicates, lost_sessions, revoked_still_provable, unknown_root. The first in this order that holds.'),
             ('chain_id', 'The chain''s id.'),
             ('closed_time', 'When another verdict took its place, wall clock.'),
@@ -1563,7 +1568,7 @@ BEGIN
             ('leaf_index', 'The position in the set, from 0.'),
             ('log_index', 'The position of the log in its block.'),
             ('manager', 'The SessionKeyManager contract.'),
-            ('matched_form', 'Which leaves of the stored document give the root: all_leaves, or the form that matched.'),
+            ('matched_form', 'Which leaves of its document the set is made of: all_leaves, not_revoked (without those the client calls REVOKED), active (those it calls ACTIVE), revoke_form (the old tree and what the SDK''s revokeSessions appended), prefix (an older state: the beginning of the list), suffix (an older state of a list kept newest first). The last four are stored because the chain had that root at the import; no verdict wants a revoke_form.'),
             ('module', 'The module of the account that set it; null: none did, or nothing names it.'),
             ('new_tip_number', 'The node''s tip at that moment; null after an operator''s rewind.'),
             ('nonce', 'Key (upper 192 bits) and sequence of the operation.'),
@@ -1590,7 +1595,7 @@ BEGIN
             ('since_block', 'The block since which it is so; null: not tied to a block.'),
             ('since_time', 'The time since which it is so: a computed instant, not the moment a sweep ran.'),
             ('start_block', 'Where history begins; null: not found yet.'),
-            ('stored_at', 'When it was stored, by the database''s clock.'),
+            ('stored_at', 'When it was stored, by the database''s clock; of what the chain had at a later import: just before the set it is an older state of.'),
             ('stored_block', 'The indexed block when it was stored; null: nothing was indexed yet.'),
             ('success', 'False: the execution failed and its changes were undone.'),
             ('tainted', 'True: another implementation, or a watched manager as fallback handler: its root may change without a log. Null: not read yet.'),
@@ -1627,7 +1632,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA chain TO sessionwat
 GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA evidence, sessions TO sessionwatch_writer;
 GRANT UPDATE ON evidence.module_code, evidence.account_observation TO sessionwatch_writer;
 GRANT UPDATE, DELETE ON evidence.unobserved TO sessionwatch_writer;
-GRANT UPDATE (session_key) ON sessions.session TO sessionwatch_writer;
+GRANT UPDATE (session_key, client_status) ON sessions.session TO sessionwatch_writer;
+GRANT UPDATE (matched_form) ON sessions.session_set TO sessionwatch_writer;
 REVOKE INSERT ON evidence.schema_version FROM sessionwatch_writer;
 REVOKE INSERT, UPDATE, DELETE ON chain.canonical_root, chain.canonical_slots, chain.root_change, chain.named_root, chain.covered FROM sessionwatch_writer;
 GRANT SELECT ON ALL TABLES IN SCHEMA watch TO sessionwatch_writer;

@@ -78,6 +78,9 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     session_json.py     strict JSON that may lie beside private keys
     session_fields.py   one field of a document somebody else wrote
     session_reader.py   one session after the other, every mistake with its path
+    session_place.py    what a document says of its sets beside their sessions
+    store_forms.py      which sets a client's list stands for, and which form of it the chain has
+    import_plan.py      what an import stores of one list, given the roots on chain
     session_export.py   session sets as the documents that import reads
     session_particle.py what an answer of particle_aa_createSessions says of account and root
     session_abi.py      sessionKeyDataInAbi → bytes

@@ -50,6 +50,7 @@ def shown(*sets: Any) -> list[dict[str, Any]]:
             "chain_id": one.chain_id,
             "manager": f"0x{one.manager.hex()}",
             "account": f"0x{one.account.hex()}",
+            "matched_form": one.matched_form,
             "root": f"0x{one.root.hex()}",
             "leaves": [f"0x{leaf.hex()}" for leaf in one.leaves],
         }
