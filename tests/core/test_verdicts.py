@@ -344,6 +344,18 @@ def test_sets_of_one_import_do_not_revoke_each_other():
     assert verdict(inputs([change(12, one)], [one, two])).verdict == "in_sync"
 
 
+def test_what_a_client_calls_revoked_is_dropped_by_the_set_without_it_of_one_import():
+    """A client's store is stored as all its leaves and, at one instant, its wish."""
+    revoked = dataclasses.replace(session(1), client_status="revoked")
+    everything = stored(1, [revoked, session(2), session(3)], 10, stored_at=START + 10.0)
+    wish = stored(2, [2], 10, stored_at=START + 10.0)
+    case = inputs([change(12, everything)], [everything, wish])
+    assert verdict(case, at=500).verdict == "in_sync"
+    found = verdict(case)
+    assert (found.cause, found.severity) == ("revoked_still_provable", "critical")
+    assert found.explanation.count("…") == 3, "only the revoked leaf is named, beside two roots"
+
+
 def test_an_expired_session_revoked_is_no_alarm():
     """A dropped session that has expired proves nothing any more, and time alone settles it."""
     three = stored(3, [1, session(2, START + 5_000), 4], 30)
