@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -139,23 +138,15 @@ class Following:
 
     async def hand_over(self) -> None:
         """Import all that the app's storage holds, with the real command."""
-        said = await self._import("storage.json", self.app.storage)
-        assert f"dropped unread: $.{self.address}_signers" in said
-        store = self.app.store(self.address)
-        kept = [leaf for leaf in store["leafNodes"] if leaf["status"] != "REVOKED"]
-        if len(kept) < len(store["leafNodes"]):
-            await self._import("kept.json", {"account": self.address, "sessions": kept})
-
-    async def _import(self, name: str, document: Any) -> str:
-        file = self.folder / name
-        file.write_text(json.dumps(document))
+        file = self.folder / "storage.json"
+        file.write_text(json.dumps(self.app.storage))
         managers = [hexed(at.MANAGER)]
         config = configuration(self.watch.database_url, self.watch.devnet.url, managers=managers)
         code, said = await command(self.folder, config, "sessions", "import", str(file), "--json")
         self.said.append(said)
         assert code == 0, said
+        assert f"dropped unread: $.{self.address}_signers" in said
         await self.watch.settled()
-        return said
 
     async def verdict(self) -> tuple[str, str | None]:
         found = await self.watch.verdict(self.account)
