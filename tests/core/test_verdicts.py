@@ -456,10 +456,13 @@ def test_explanations_are_sentences(case):
 _times = st.one_of(st.just(0), st.integers(START, START + 400_000), st.just(2**48 - 1))
 _enabled = st.sampled_from([True, False, None])
 _sessions = st.builds(
-    lambda name, until, module: session(name + until % 7, until, module),
+    lambda name, until, module, status: dataclasses.replace(
+        session(name + until % 7, until, module), client_status=status
+    ),
     st.integers(0, 4),
     _times,
     st.sampled_from([MODULE, Address(bytes(20))]),
+    st.sampled_from([None, "active", "revoked"]),
 )
 
 
@@ -472,6 +475,9 @@ def any_inputs(draw) -> VerdictInputs:
         block = draw(st.one_of(st.none(), st.integers(0, 60)))
         sessions = draw(st.lists(_sessions, min_size=1, max_size=4))
         at = START + draw(st.integers(-100, 60_000)) / 2
+        if sets and draw(st.booleans()):
+            # Of one import.
+            block, at = sets[-1].stored_block, sets[-1].stored_at
         sets.append(stored(set_id, sessions, block, stored_at=at))
     roots = [s.root for s in sets] + [UNKNOWN_ROOT, ZERO_HASH]
     first = draw(st.one_of(st.none(), st.integers(0, 30)))
