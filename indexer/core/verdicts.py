@@ -234,8 +234,7 @@ class _Case:
     def _revocation_undone(self, on_chain: StoredSet) -> _Flag | None:
         """The set on chain is the expected one, but a newer set had dropped some of it."""
         standing, newest = self.standing, self.sets[-1]
-        # Sets stored at the same instant (one import) say nothing about which is newer.
-        if newest.stored_at <= on_chain.stored_at or newest.root == self.root:
+        if newest.stored_at < on_chain.stored_at or newest.root == self.root:
             return None
         was_there = newest.root in standing.earlier_roots
         if not (
@@ -243,6 +242,10 @@ class _Case:
         ):
             return None
         dropped = self._dropped(on_chain, newest)
+        if newest.stored_at == on_chain.stored_at:
+            # Sets of one import say nothing about which is newer, but their client's words do.
+            revoked = {s.leaf for s in on_chain.sessions if s.client_status == "revoked"}
+            dropped = tuple(leaf for leaf in dropped if leaf in revoked)
         if not dropped:
             return None
         if was_there:
