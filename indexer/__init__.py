@@ -82,6 +82,9 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     session_layout.py   where a module keeps the session key in its data
     verdict_values.py   what goes into a verdict, and what comes out
     expected_set.py     what the chain has, and what it should have
+    wishes.py           what a client wants of it: kept leaves, revoked leaves
+    root_search.py      which arrangement of stored sessions gives an unknown root
+    root_story.py       that arrangement in words
     expiry.py           what the passing of block time does to sessions
     verdicts.py         the one decision
     explain.py          the one sentence

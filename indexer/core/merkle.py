@@ -73,7 +73,7 @@ def implied_root(leaf: Hash32, proof: Iterable[Hash32]) -> Hash32:
     """
     node = leaf
     for sibling in proof:
-        node = _pair(node, sibling)
+        node = node_over(node, sibling)
     return node
 
 
@@ -104,12 +104,13 @@ def _checked(leaves: Sequence[Hash32]) -> Sequence[Hash32]:
     return leaves
 
 
-def _pair(one: Hash32, other: Hash32) -> Hash32:
+def node_over(one: Hash32, other: Hash32) -> Hash32:
+    """Return the inner node over two children, whichever comes first."""
     return keccak(one + other if one <= other else other + one)
 
 
 def _parents(layer: Sequence[Hash32]) -> list[Hash32]:
-    parents = [_pair(layer[i], layer[i + 1]) for i in range(0, len(layer) - 1, 2)]
+    parents = [node_over(layer[i], layer[i + 1]) for i in range(0, len(layer) - 1, 2)]
     if len(layer) % 2:
         parents.append(layer[-1])
     return parents

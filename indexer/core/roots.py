@@ -16,7 +16,7 @@ from indexer.core.types import ZERO_ADDRESS, Address, Hash32
 from indexer.core.user_operations import UserOperationBody, direct_roots
 
 Evidence = Literal["state", "event", "calldata", "signature", "trace"]
-Attribution = Literal["user_operation", "module", "transaction", "ambiguous", "none"]
+Attribution = Literal["user_operation", "module", "session_key", "transaction", "ambiguous", "none"]
 
 USER_OPERATION = "UserOperation"
 """The event name a trigger carries when it is a UserOperationEvent."""
