@@ -21,7 +21,7 @@ from typing import Final, Literal
 from indexer.core.merkle import merkle_root, node_over
 from indexer.core.types import Hash32
 
-MAX_HASHES: Final = 20_000
+MAX_HASHES: Final = 16_000
 """How much one search may cost. Looking at 128 leaves counts as one hash, too."""
 
 Order = Literal["as_stored", "reversed", "newest_first", "sorted"]
@@ -35,6 +35,7 @@ _ORDERS: Final[tuple[Order, ...]] = ("as_stored", "reversed", "newest_first", "s
 _MOST_BASES: Final = 32
 _MOST_JOINED: Final = 4
 _MOST_REVOKED: Final = 4
+_MOST_REVOKED_THRICE: Final = 8
 _WORK_PER_HASH: Final = 16
 
 Leaves = tuple[Hash32, ...]
@@ -71,6 +72,7 @@ class Search:
     """The simplest arrangement found, or None; `exhausted`: not all arrangements were tried."""
 
     found: Arrangement | None
+    hashes: int
     max_hashes: int
     exhausted: bool
 
@@ -136,17 +138,22 @@ def search_root(bases: Sequence[Base], root: Hash32, *, max_hashes: int = MAX_HA
     Simplest is the first in this order: a set as stored or narrowed as its statuses say, another
     order, two sets joined, the fewest sessions missing at the end, one change (a session missing
     or twice, one revocation), two revocations, the fewest sessions missing anywhere, three
-    revocations. Of equals: the order as stored, then the newest base.
+    revocations of few sessions. Of equals: the order as stored, then the newest base.
     """
     tree = Tree(max_hashes)
+    found: Arrangement | None = None
+    exhausted = False
     try:
         for story in _stories(bases[:_MOST_BASES]):
             # The same root by merkle.py, or it is not believed.
             if story.leaves and tree.root(story.leaves) == root == merkle_root(story.leaves):
-                return Search(_arrangement(story), max_hashes, exhausted=False)
+                found = _arrangement(story)
+                break
+        else:
+            exhausted = len(bases) > _MOST_BASES
     except _BoundReachedError:
-        return Search(None, max_hashes, exhausted=True)
-    return Search(None, max_hashes, exhausted=len(bases) > _MOST_BASES)
+        exhausted = True
+    return Search(found, tree.hashes, max_hashes, exhausted)
 
 
 def _arrangement(story: _Story) -> Arrangement:
@@ -197,8 +204,10 @@ def _stories(bases: Sequence[Base]) -> Iterator[_Story]:
                 for changed in _without(leaves, count):
                     yield _Story(base, "missing", changed, order)
     for base in bases:
-        for changed in _revoked_often(base.leaves, 3):
-            yield _Story(base, "revoke", changed)
+        # Without statuses that narrow them, more sessions make too many triples.
+        if len(base.leaves) <= _MOST_REVOKED_THRICE:
+            for changed in _revoked_often(base.leaves, 3):
+                yield _Story(base, "revoke", changed)
 
 
 def _in_order(leaves: Leaves, order: Order) -> Leaves:
@@ -283,10 +292,8 @@ def _revoked_often(leaves: Leaves, times: int) -> Iterator[Leaves]:
 
 def _without(leaves: Leaves, count: int) -> Iterator[Leaves]:
     """Leave so many out, but not all; late places first, since what is before them is known."""
-    if count >= len(leaves):
-        return
-    for gone in combinations(reversed(range(len(leaves))), count):
-        yield tuple(leaf for place, leaf in enumerate(leaves) if place not in gone)
+    if count < len(leaves):
+        yield from combinations(leaves, len(leaves) - count)
 
 
 # --- searching again ----------------------------------------------------------------------------

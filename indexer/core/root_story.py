@@ -73,7 +73,7 @@ def not_found(search: Search) -> str:
         return (
             f"no arrangement of the stored sets found within {search.max_hashes:,} hashes gives it"
         )
-    return "all orders, prefixes, subsets and repetitions of the stored sets were tried"
+    return "all orders, subsets and repetitions that clients make of the stored sets were tried"
 
 
 def _order(arrangement: Arrangement) -> str:
