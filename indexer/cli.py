@@ -26,6 +26,7 @@ from indexer.cli_common import (
     run_async,
     with_database,
 )
+from indexer.cli_explain import explain
 from indexer.cli_export import export_sets
 from indexer.cli_sessions import sessions
 from indexer.errors import (
@@ -310,6 +311,7 @@ def _confirmed() -> bool:
 
 
 cli.add_command(audit)
+cli.add_command(explain)
 sessions.add_command(export_sets)
 cli.add_command(sessions)
 

@@ -246,7 +246,12 @@ def _joined(bases: Sequence[Base]) -> Iterator[_Story]:
     """Two sets one after the other, whole or without repeating what both have."""
     for newer, older in combinations(bases, 2):
         for first, second in ((older, newer), (newer, older)):
-            yield _Story(first, "joined", first.leaves + second.leaves, joined=second)
+            both = first.leaves + second.leaves
+            if set(second.leaves) < set(first.leaves):
+                # The client stored what should remain, and appended it to what was there.
+                yield _Story(first, "revoke", both)
+            else:
+                yield _Story(first, "joined", both, joined=second)
             for one, other in ((first, second), (second, first)):
                 # What only the other has, before or behind the whole of the one.
                 there = set(one.leaves)
