@@ -46,7 +46,7 @@ class Instant:
 class RootChange:
     """A canonical observation that differs from the one before it (before the first: zero).
 
-    `attribution` and the hashes say who made it, as far as that is known: roots.Attribution.
+    `attribution` and the hashes say who made it, as far as that is known: attribution.Attribution.
     """
 
     block_number: int
@@ -74,8 +74,7 @@ class AccountState:
 class StoredSession:
     """What a verdict needs of a session; times are unix seconds, 0 = unbounded, inclusive.
 
-    `client_status` is what the client's store claims: pending, active, inactive, expired,
-    revoked; None if it claims nothing.
+    `client_status` is what the client's store says of it, one of session_sets.CLIENT_STATUSES.
     """
 
     leaf: Hash32
