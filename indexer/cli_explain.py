@@ -124,13 +124,18 @@ async def _told(database: Database, one: StoredAccount) -> dict[str, Any]:
             }
             for s in report.provable
         ],
-        "sets": [
-            {**row, "likeness": s.likeness, "missing": s.missing, "extra": s.extra}
-            for row, s in zip(one.sets, report.sets, strict=True)
-        ],
+        "sets": [{**row, **_beside(row, report)} for row in one.sets],
     }
     found: dict[str, Any] = plain(told)
     return found
+
+
+def _beside(row: Mapping[str, Any], report: AccountReport) -> dict[str, Any]:
+    """How a stored set differs from the tree; null for the record of a revocation's tree."""
+    found = next((one for one in report.sets if one.set_id == row["set_id"]), None)
+    if found is None:
+        return {"likeness": None, "missing": [], "extra": []}
+    return {"likeness": found.likeness, "missing": found.missing, "extra": found.extra}
 
 
 def _tree(report: AccountReport) -> dict[str, Any]:
@@ -241,6 +246,7 @@ def _print_sets(told: Mapping[str, Any]) -> None:
 
 def _difference(one: Mapping[str, Any]) -> str:
     whole = {
+        None: "what the vendor's client made of a revocation; no set that anybody wants",
         "same": "the same",
         "other_order": "the same sessions in another order or number",
         "not_known": "not known, since nobody knows the tree's leaves",

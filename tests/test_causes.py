@@ -15,8 +15,8 @@ import pytest
 from indexer.core.merkle import session_leaf
 from indexer.core.root_story import short
 from indexer.core.types import Session
-from indexer.devnet.accounts import SmartAccount
-from indexer.devnet.operations import Key, seed_session
+from indexer.devnet.accounts import SmartAccount, root_of_set
+from indexer.devnet.operations import Key, open_session, seed_session, set_root_call
 from indexer.devnet.tools import Toolchain
 from tests.daemon_process import command, configuration
 from tests.fixtures_database import temporary_database
@@ -190,3 +190,73 @@ async def test_two_sets_joined(watch: Watch, account: SmartAccount) -> None:
     assert "one after the other, registered" in found["explanation"]
     assert f"session {leaf(1)}, which set " in found["explanation"]
     assert await can_mint(watch, account, (1, 2, 2, 3), 0)
+
+
+def sdk_store(*claimed: tuple[int, str]) -> dict[str, Any]:
+    """The store of Biconomy's SDK: sessions by number, each with its status."""
+    nodes = [
+        {
+            "validUntil": 0,
+            "validAfter": 0,
+            "sessionValidationModule": hexed(session.session_validation_module),
+            "sessionKeyData": hexed(session.session_key_data),
+            "sessionID": str(number),
+            "status": status,
+        }
+        for number, status in claimed
+        for session in sessions(number)
+    ]
+    return {"merkleRoot": "0x" + "77" * 32, "leafNodes": nodes}
+
+
+async def test_a_store_that_believes_in_its_revocation(
+    watch: Watch, account: SmartAccount, tmp_path: Path
+) -> None:
+    """The SDK's own store, after its own revocation: the revoked key mints, and that is said."""
+    tree = (1, 2, 3, 1, 3)
+    await registered(watch, account, 1, 2, 3)
+    await watch.devnet.register(account, sessions(*tree))
+    store = sdk_store((1, "ACTIVE"), (2, "REVOKED"), (3, "PENDING"))
+    await watch.import_document(account, store)
+    await watch.until_verdict(account, "drifted", "revoked_still_provable")
+    found = await watch.verdict(account)
+    assert f"session {leaf(2)}, which your store calls revoked, can" in found["explanation"]
+    told = await explained(watch, account, tmp_path)
+    assert [one["why"] for one in told["provable"]] == ["revoked"]
+    by_form = {one["matched_form"]: one["likeness"] for one in told["sets"]}
+    assert by_form == {
+        "revoke_form": None, "all_leaves": "other_order", "not_revoked": "other_sessions",
+    }  # fmt: skip
+    assert await can_mint(watch, account, tree, 1)
+
+
+async def test_a_set_on_chain_whose_sessions_are_all_called_revoked(
+    watch: Watch, account: SmartAccount
+) -> None:
+    """No set is on its way that would end them: in sync for the grace, and no longer."""
+    await registered(watch, account, 1, 2)
+    await watch.import_document(account, sdk_store((1, "REVOKED"), (2, "REVOKED")))
+    await watch.until_verdict(account, "drifted", "revoked_still_provable")
+    found = await watch.verdict(account)
+    assert found["on_chain_root"] == found["expected_root"]
+    assert f"your store calls revoked: {leaf(1)}, {leaf(2)}." in found["explanation"]
+    assert await can_mint(watch, account, (1, 2), 0)
+
+
+async def test_a_root_that_a_session_key_set(watch: Watch, account: SmartAccount) -> None:
+    """A key whose module permits everything overwrites the root it came from, with our own set."""
+    wanted = [*sessions(1), open_session(key_of(9).address)]
+    await watch.store(account, wanted, [*wanted, *sessions(2)])
+    await watch.devnet.register(account, wanted)
+    await watch.until_verdict(account, "pending", None)
+    longer = root_of_set([*wanted, *sessions(2)])
+    op = await watch.devnet.session_op(account, key_of(9), wanted, 1, set_root_call(longer))
+    receipt = await watch.devnet.send(watch.devnet.bundle([op]))
+    assert receipt.succeeded
+    await watch.until_verdict(account, "drifted", "rotated_by_session_key")
+    found = await watch.verdict(account)
+    assert found["severity"] == "critical"
+    assert found["explanation"] == (
+        f"A session key, not the owner, set the root {short(longer)}, registered in block "
+        f"{receipt.block_number} by user operation {short(op.hash())}."
+    )

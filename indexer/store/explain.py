@@ -42,7 +42,7 @@ SELECT root, block_number, block_time, attribution, evidence, user_op_hash, tran
   FROM watch.session_root_current WHERE account = $1 AND chain_id = $2 AND manager = $3"""
 
 _SETS = """
-SELECT set_id, root, session_count, source, stored_at, stored_block, state
+SELECT set_id, root, session_count, source, matched_form, stored_at, stored_block, state
   FROM watch.session_set WHERE account = $1 AND chain_id = $2 AND manager = $3
  ORDER BY stored_at DESC, set_id DESC"""
 
