@@ -51,8 +51,9 @@ def stored(
     return StoredSet(set_id, root, block, stored_at, sessions)
 
 
-def change(block: int, root: Hash32 | StoredSet) -> RootChange:
-    return RootChange(block, START + block, root.root if isinstance(root, StoredSet) else root)
+def change(block: int, root: Hash32 | StoredSet, **who) -> RootChange:
+    shown = root.root if isinstance(root, StoredSet) else root
+    return RootChange(block, START + block, shown, **who)
 
 
 def inputs(changes=(), sets=(), first: int | None = 1, **more) -> VerdictInputs:
@@ -202,7 +203,7 @@ CAUSES: list[tuple[str, VerdictInputs, str, str, float]] = [
     ),
     (
         "a root set by a session key is flagged though it matches",
-        inputs([change(12, A)], [A], rotated_by_session_key=True),
+        inputs([change(12, A, attribution="session_key")], [A]),
         "rotated_by_session_key", "critical", START + 12,
     ),
     (
@@ -296,17 +297,17 @@ def test_every_cause_has_an_example():
 def test_the_first_cause_in_the_order_wins():
     """Where several causes hold, the one named first is shown."""
     all_wrong = inputs(
-        [change(12, A), change(34, UNKNOWN_ROOT)],
+        [change(12, A), change(34, UNKNOWN_ROOT, attribution="session_key")],
         [A, NEW],
         account_states=(AccountState(40, START + 40, True, False),),
-        rotated_by_session_key=True,
         modules_without_code=frozenset({MODULE}),
     )
     assert verdict(all_wrong).cause == "tainted_account"
     clean = (AccountState(40, START + 40, False, False),)
     untainted = dataclasses.replace(all_wrong, account_states=clean)
     assert verdict(untainted).cause == "rotated_by_session_key"
-    by_owner = dataclasses.replace(untainted, rotated_by_session_key=False)
+    changes = (change(12, A), change(34, UNKNOWN_ROOT))
+    by_owner = dataclasses.replace(untainted, changes=changes)
     assert verdict(by_owner).cause == "manager_disabled"
     enabled = dataclasses.replace(by_owner, account_states=())
     assert verdict(enabled).cause == "module_without_code"
@@ -353,7 +354,7 @@ def test_what_a_client_calls_revoked_is_dropped_by_the_set_without_it_of_one_imp
     assert verdict(case, at=500).verdict == "in_sync"
     found = verdict(case)
     assert (found.cause, found.severity) == ("revoked_still_provable", "critical")
-    assert found.explanation.count("…") == 3, "only the revoked leaf is named, beside two roots"
+    assert found.explanation.count("…") == 2, "only the revoked leaf is named, beside the root"
 
 
 def test_an_expired_session_revoked_is_no_alarm():
