@@ -21,6 +21,8 @@ from tests.scenario_run import comparable
 from tests.watching import tip_of
 
 ACCOUNTS = 50
+PATIENCE_SECONDS = 900.0
+"""The test's own time limit ends it before."""
 
 
 async def the_truth_is_found(
@@ -48,8 +50,8 @@ async def the_truth_is_found(
         assert await live.fetchval("SELECT count(*) FROM watch.reorg") >= len(run.forks) // 2
         async with running_daemon(folder, later, name="history") as second:
             tip = await tip_of(devnet)
-            await until(lambda: settled(history, *tip), "the run to be indexed afterwards")
-            await until(lambda: settled(live, *tip), "the run to be followed")
+            await until(lambda: settled(history, *tip), "the run to be indexed", PATIENCE_SECONDS)
+            await until(lambda: settled(live, *tip), "the run to be followed", PATIENCE_SECONDS)
             followed, indexed = await comparable(live), await comparable(history)
             assert await second.stop() == 0
             assert "Traceback" not in second.log()
