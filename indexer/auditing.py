@@ -73,6 +73,8 @@ class _Course:
     """One audit on its way: where it is, and what it has found by manager."""
 
     managers: Sequence[Address]
+    everyone: bool = False
+    """Of every watched account the roots, and not of those alone who have or had one."""
     after: Address = _NOBODY
     began: float = field(default_factory=time.monotonic)
     accounts: int = 0
@@ -121,7 +123,12 @@ class Auditor:
         chunk = None
         if course is not None:
             chunk = await auditing.read_chunk(
-                self.database, self._settings, course.managers, course.after, CHUNK_ACCOUNTS
+                self.database,
+                self._settings,
+                course.managers,
+                course.after,
+                CHUNK_ACCOUNTS,
+                everyone=course.everyone,
             )
         if course is None or chunk is None:
             self._course = None
@@ -129,8 +136,7 @@ class Auditor:
             return False
         if await self._audit(course, chunk):
             if chunk.last is None:
-                await self._conclude(course)
-                return False
+                return await self._conclude(course)
             course.after = chunk.last
         # Half of the time the node and the database are there for others alone.
         await asyncio.sleep(time.monotonic() - began)
@@ -176,7 +182,7 @@ class Auditor:
         self, course: _Course, chunk: AuditChunk
     ) -> tuple[list[RootObservation], list[AccountObservation]]:
         accounts = frozenset(chunk.accounts)
-        look = Look(chunk.block.header, accounts, accounts)
+        look = Look(chunk.block.header, accounts, frozenset() if course.everyone else accounts)
         if chunk.block.settled:
             return await observe(self.node, self._settings, [look], course.managers)
         return await observe_newest(self.node, self._settings, look, course.managers)
@@ -274,43 +280,23 @@ class Auditor:
 
     # --- all roots of a manager -------------------------------------------------------------------
 
-    async def _conclude(self, course: _Course) -> None:
-        """Say of each manager whether all its roots are known; end the audit."""
-        for manager in course.managers:
-            known = await auditing.read_known_roots(
-                self.database, self._settings, manager, MAX_TRIE_ROOTS + 1
-            )
-            if known is None:
-                continue
-            proof = await self._prove(manager, known)
-            finding = None
-            if (
-                proof == "others_exist"
-                and known.complete_at is not None
-                and not course.mismatches_of[manager]
-            ):
-                finding = Finding(
-                    known.block.header.number,
-                    "unknown_user",
-                    manager,
-                    previous_block=known.complete_at,
+    async def _conclude(self, course: _Course) -> bool:
+        """Say of each manager whether all its roots are known; return whether the audit goes on.
+
+        Where all were known before and now are not, though no root of those that were read has
+        changed, the roots of every watched account are read before anybody is called unknown.
+        """
+        results = [await self._result(course, manager) for manager in course.managers]
+        if not course.everyone and any(result and result.finding for result in results):
+            self._course = _Course(course.managers, everyone=True)
+            return True
+        for result in results:
+            if result is not None:
+                await audit_findings.record_audit(
+                    self.database, self._settings.chain_id, self.epoch, result
                 )
-            await audit_findings.record_audit(
-                self.database,
-                self._settings.chain_id,
-                self.epoch,
-                AuditResult(
-                    manager,
-                    known.block,
-                    course.roots_of[manager],
-                    course.mismatches_of[manager],
-                    proof,
-                    finding,
-                ),
-            )
-            if finding is not None:
-                self._say(finding)
-        seconds = time.monotonic() - course.began
+                if result.finding is not None:
+                    self._say(result.finding)
         say = log.info if course.mismatches else log.debug
         say(
             "audit_finished",
@@ -318,10 +304,32 @@ class Auditor:
             accounts=course.accounts,
             roots_read=course.roots_of.total(),
             mismatches=course.mismatches,
-            seconds=round(seconds, 2),
+            seconds=round(time.monotonic() - course.began, 2),
         )
         self._course = None
         self._pause_seconds = self._settings.audit_seconds
+        return False
+
+    async def _result(self, course: _Course, manager: Address) -> AuditResult | None:
+        """Return what this audit says of a manager; None: nothing is to be audited any more."""
+        known = await auditing.read_known_roots(
+            self.database, self._settings, manager, MAX_TRIE_ROOTS + 1
+        )
+        if known is None:
+            return None
+        proof = await self._prove(manager, known)
+        finding = None
+        mismatches = course.mismatches_of[manager]
+        if proof == "others_exist" and known.complete_at is not None and not mismatches:
+            finding = Finding(
+                known.block.header.number,
+                "unknown_user",
+                manager,
+                previous_block=known.complete_at,
+            )
+        return AuditResult(
+            manager, known.block, course.roots_of[manager], mismatches, proof, finding
+        )
 
     async def _prove(self, manager: Address, known: KnownRoots) -> StorageProof:
         """Compare the known roots with what the node proves of the manager's whole storage."""

@@ -103,9 +103,7 @@ async def test_a_root_that_changed_without_a_log(
         account = await registered(watch, "anna")
         await audited(watch)
         assert (await findings(watch), await mismatches(watch)) == ([], 0)
-        before = await watch.connection.fetchval(
-            "SELECT max(block_number) FROM watch.session_root"
-        )
+        before = await watch.connection.fetchval("SELECT max(block_number) FROM watch.session_root")
         await put(watch, at.MANAGER, root_slot(account.address), ROOT)
         for _ in range(20):
             await watch.devnet.rpc.mine()
@@ -244,3 +242,89 @@ async def test_a_change_in_blocks_whose_state_is_gone(
 
 def _old(params: Any, hashes: set[str]) -> bool:
     return any(isinstance(one, dict) and one.get("blockHash") in hashes for one in params)
+
+
+async def test_a_first_root_whose_log_the_node_omitted(
+    toolchain: Toolchain, database_url: str, tmp_path: Path
+) -> None:
+    """The proof tells that a root is missing, so everybody is read; the rows come when final."""
+    async with watching(toolchain, database_url, tmp_path, audit_seconds=1, finality=8) as watch:
+        await registered(watch, "frida")
+        gustav = watch.devnet.account("gustav")
+        await watch.devnet.create(gustav)
+        await watch.devnet.rpc.mine()
+        await watch.settled()
+        assert set((await proofs(watch)).values()) == {"complete"}
+        watch.proxy.refuse("eth_getLogs", {"result": []})
+        receipt = await watch.set_root(gustav, ROOT)
+        await watch.settled()
+        watch.proxy.heal()
+        await watch.devnet.rpc.mine()
+        (one,) = await found(watch)
+        assert (one["reason"], one["account"]) == ("missed_log", hexed(gustav.address))
+        assert one["block_number"] == receipt.block_number
+        assert set((await proofs(watch)).values()) == {"complete"}
+        await watch.until_verdict(gustav, "unmanaged", None)
+
+        await watch.devnet.rpc.call("anvil_mine", hex(12))
+
+        async def is_attributed() -> bool:
+            return await watch.connection.fetchrow(
+                "SELECT attribution, evidence FROM watch.session_root JOIN watch.user_operation"
+                " AS o USING (user_op_hash) WHERE account = $1 AND o.success",
+                hexed(gustav.address),
+            ) == ("user_operation", "calldata")
+
+        await until(is_attributed, "the rows of the block", 20)
+        assert len(await findings(watch)) == 1
+
+
+async def test_a_root_that_was_read_wrongly(
+    toolchain: Toolchain, database_url: str, tmp_path: Path
+) -> None:
+    """What was seen at a block's hash stays; the truth shows from the block after it on."""
+    async with watching(toolchain, database_url, tmp_path, audit_seconds=1) as watch:
+        account = await registered(watch, "hanna")
+        block = await watch.connection.fetchval(
+            "UPDATE evidence.root_observation SET root = $1 WHERE account = $2 AND manager = $3"
+            " AND root <> $4 RETURNING block_number",
+            *(ROOT, account.address, at.MANAGER, bytes(32)),
+        )
+        (one,) = await found(watch)
+        assert (one["reason"], one["block_number"]) == ("misread", block + 1)
+        assert one["stored_root"] == hexed(ROOT)
+        await audited(watch)
+        assert len(await findings(watch)) == 1
+        assert (await watch.roots(account))[-1] == hexed(root_of_set(sessions(account, 1, 2)))
+
+
+async def test_a_reorg_while_a_mismatch_is_looked_into(
+    toolchain: Toolchain, database_url: str, tmp_path: Path
+) -> None:
+    """The blocks that were read are gone, and with them the change: nothing is written."""
+    async with watching(toolchain, database_url, tmp_path, audit_seconds=5) as watch:
+        account = await registered(watch, "ida")
+        before = await watch.roots(account)
+        await audited(watch)
+        tip, _ = await tip_of(watch.devnet)
+        await put(watch, at.MANAGER, root_slot(account.address), ROOT)
+        await watch.devnet.rpc.call("anvil_mine", hex(4))
+        await watch.settled()
+
+        async def reorg(_: list[Any]) -> None:
+            newest, _ = await tip_of(watch.devnet)
+            await watch.devnet.rpc.call("anvil_reorg", newest - tip + 1, [])
+
+        # No block is new: whoever asks for logs now looks for those of the change.
+        watch.proxy.before_next("eth_getLogs", reorg)
+
+        async def is_rewound() -> bool:
+            return bool(await watch.connection.fetchval("SELECT count(*) FROM chain.reorg"))
+
+        await until(is_rewound, "the reorg", 20)
+        await watch.devnet.rpc.mine()
+        await watch.settled()
+        await audited(watch)
+        assert await findings(watch) == []
+        assert await watch.roots(account) == before
+        await watch.until_verdict(account, "in_sync", None)

@@ -82,7 +82,11 @@ class Chaos:
 
     def keys(self) -> dict[str, Any]:
         """Return the configuration both daemons run with."""
-        return {"managers": [hexed(m) for m in MANAGERS], "finality": self.finality}
+        return {
+            "managers": [hexed(m) for m in MANAGERS],
+            "finality": self.finality,
+            "audit_seconds": 1,
+        }
 
     def mine(self, most: int = 3) -> None:
         """Mine some blocks."""

@@ -89,6 +89,10 @@ SELECT k.account, a.account IS NOT NULL
   LEFT JOIN chain.account AS a ON a.chain_id = $1 AND a.account = k.account
  ORDER BY k.account LIMIT $3"""
 
+_EVERYONE = """
+SELECT account, true FROM chain.account
+ WHERE chain_id = $1 AND account > $2::bytea ORDER BY account LIMIT $3"""
+
 _LATEST_ROOTS = """
 SELECT m.manager, a.account, latest.block_number, latest.root
   FROM unnest($2::bytea[]) AS m(manager) CROSS JOIN unnest($3::bytea[]) AS a(account)
@@ -113,17 +117,21 @@ async def read_chunk(
     managers: Sequence[Address],
     after: Address,
     limit: int,
+    *,
+    everyone: bool = False,
 ) -> AuditChunk | None:
     """Return the next accounts, with what is stored of their roots in these managers.
 
-    All who ever had a root, or have a stored set, and are watched; None as of read_block.
+    Of the watched those who ever had a root, or have a stored set; `everyone`: all of them. None
+    as of read_block.
     """
     async with database.transaction() as connection:
         await connection.execute(_ONE_SNAPSHOT)
         block = await _block(connection, settings)
         if block is None:
             return None
-        rows = await connection.fetch(_TO_AUDIT, settings.chain_id, after, limit)
+        query = _EVERYONE if everyone else _TO_AUDIT
+        rows = await connection.fetch(query, settings.chain_id, after, limit)
         accounts = [Address(row[0]) for row in rows if row[1]]
         number = block.header.number
         roots = await stored_roots(connection, settings.chain_id, managers, accounts, number)
@@ -175,7 +183,12 @@ def slots_of(seen: AccountObservation) -> Slots:
 _COVERED = """
 SELECT k.manager, k.account, since.block_number,
        EXISTS (SELECT FROM chain.canonical_slots AS s
-                WHERE s.chain_id = $1 AND s.account = k.account AND s.tainted)
+                WHERE s.chain_id = $1 AND s.account = k.account AND s.tainted
+                  AND s.block_number <= $5
+                  AND NOT EXISTS (SELECT FROM chain.canonical_slots AS l
+                       WHERE l.chain_id = $1 AND l.account = k.account
+                         AND l.block_number > s.block_number
+                         AND l.block_number < since.block_number))
   FROM unnest($2::bytea[], $3::bytea[], $4::bigint[]) AS k(manager, account, previous_block)
   JOIN chain.chain AS c ON c.chain_id = $1
   JOIN chain.account AS a ON a.chain_id = $1 AND a.account = k.account
@@ -188,7 +201,7 @@ SELECT k.manager, k.account, since.block_number,
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """From `first_block` on nothing was owed; `tainted`: the account was seen so at some time."""
+    """From `first_block` on nothing was owed; `tainted`: the account was so there, or since."""
 
     first_block: int
     tainted: bool
