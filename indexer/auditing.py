@@ -50,9 +50,14 @@ from indexer.store.pool import Database
 log = get_logger()
 
 CHUNK_ACCOUNTS = 1_000
-"""So many are read, and compared, at once: some ten requests for their own slots, one of roots."""
+"""So many are compared at once."""
+ACCOUNTS_PER_READ = 90
+"""With the roots of up to ten managers one request; and what the event loop waits for at once."""
+EVERYONE_PER_READ = 500
+"""The same without slots of their own."""
 REPAIRS_PER_STEP = 20
 """Each is looked for with dozens of requests; what is left is found again by the next step."""
+MOST_REST_SECONDS = 5.0
 FIRST_AUDIT_SECONDS = 10
 """After the start, and between looks at whether there is anything to audit yet."""
 MAX_TRIE_ROOTS = 200_000
@@ -139,7 +144,7 @@ class Auditor:
                 return await self._conclude(course)
             course.after = chunk.last
         # Half of the time the node and the database are there for others alone.
-        await asyncio.sleep(time.monotonic() - began)
+        await asyncio.sleep(min(time.monotonic() - began, MOST_REST_SECONDS))
         return True
 
     async def _begin(self) -> _Course | None:
@@ -181,11 +186,20 @@ class Auditor:
     async def _read(
         self, course: _Course, chunk: AuditChunk
     ) -> tuple[list[RootObservation], list[AccountObservation]]:
-        accounts = frozenset(chunk.accounts)
-        look = Look(chunk.block.header, accounts, frozenset() if course.everyone else accounts)
-        if chunk.block.settled:
-            return await observe(self.node, self._settings, [look], course.managers)
-        return await observe_newest(self.node, self._settings, look, course.managers)
+        roots: list[RootObservation] = []
+        slots: list[AccountObservation] = []
+        size = EVERYONE_PER_READ if course.everyone else ACCOUNTS_PER_READ
+        for start in range(0, len(chunk.accounts), size):
+            accounts = frozenset(chunk.accounts[start : start + size])
+            with_slots: frozenset[Address] = frozenset() if course.everyone else accounts
+            look = Look(chunk.block.header, accounts, with_slots)
+            if chunk.block.settled:
+                found = await observe(self.node, self._settings, [look], course.managers)
+            else:
+                found = await observe_newest(self.node, self._settings, look, course.managers)
+            roots += found[0]
+            slots += found[1]
+        return roots, slots
 
     async def _differing(
         self,
@@ -211,12 +225,14 @@ class Auditor:
         strange = {
             seen.account: seen
             for seen in slots
-            if (known := chunk.slots.get(seen.account)) and known[1] != auditing.slots_of(seen)
+            if (known := chunk.slots.get(seen.account))
+            and known[0] < number
+            and not auditing.same_slots(known[1], seen, self._settings.managers)
         }
-        # They are read with the roots of every manager.
+        # Read with the roots of every manager; of a new one also at the block where they were last.
         for manager in course.managers:
-            since = {(manager, a): chunk.slots[a][0] for a in strange}
-            paid = await auditing.read_covered(self.database, chain_id, since, number)
+            before = {(manager, a): chunk.slots[a][0] - 1 for a in strange}
+            paid = await auditing.read_covered(self.database, chain_id, before, number)
             strange = {a: seen for a, seen in strange.items() if (manager, a) in paid}
         return suspects, strange
 

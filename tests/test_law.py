@@ -31,6 +31,7 @@ from tests.sim.node import SimNode
 from tests.sim.story import MANAGERS, Story
 
 FINALITY_DEPTH = 8
+AUDIT_AT_ONCE = "FIRST_AUDIT_SECONDS=0.05"
 LONG_ABSENCE_BLOCKS = 50 + 2 * FINALITY_DEPTH
 """The live lane closes a gap of up to 50 blocks; beyond it the tail starts anew."""
 
@@ -117,8 +118,9 @@ class Chaos:
             self.folder,
             config,
             name=name.replace(" ", "-"),
-            # Some lives pay every debt in a process of its own, which is killed with the daemon.
-            tweak=self.random.choice(["", "WORKER_DEBT_BLOCKS=0"]),
+            # Some lives pay every debt in a process of its own, which is killed with the daemon. In
+            # each the audit is there as soon as there is anything: it changes nothing that is true.
+            tweak=AUDIT_AT_ONCE + self.random.choice(["", " WORKER_DEBT_BLOCKS=0"]),
         )
 
     async def _act(self, daemon: Daemon) -> None:

@@ -172,14 +172,19 @@ async def stored_slots(
     }
 
 
-def slots_of(seen: AccountObservation) -> Slots:
-    """Return what is compared of an account's slots."""
-    return seen.implementation, seen.fallback_handler, frozenset(seen.enabled_managers)
+def same_slots(stored: Slots, seen: AccountObservation, managers: Collection[Address]) -> bool:
+    """Say whether slots are as stored, as far as managers are still configured."""
+    implementation, handler, enabled = stored
+    return (implementation, handler, enabled & frozenset(managers)) == (
+        *(seen.implementation, seen.fallback_handler),
+        frozenset(seen.enabled_managers),
+    )
 
 
 # --- what a difference means ------------------------------------------------------------------
 
-# Where a block after the last observation is owed or lost, a difference is no news: it is debt.
+# Where a block after the last observation is owed or lost, a difference is no news: it is debt. Nor
+# where the account is about to be read anyway, after a reorg or a change of configuration.
 _COVERED = """
 SELECT k.manager, k.account, since.block_number,
        EXISTS (SELECT FROM chain.canonical_slots AS s
@@ -196,7 +201,10 @@ SELECT k.manager, k.account, since.block_number,
    AND v.filter = 'accounts' AND v.cohort = a.cohort_id
  CROSS JOIN LATERAL (
     SELECT coalesce(k.previous_block + 1, a.block_number, c.start_block) AS block_number) AS since
- WHERE since.block_number <= $5 AND int8range(since.block_number, $5 + 1) <@ v.blocks"""
+ WHERE since.block_number <= $5 AND int8range(since.block_number, $5 + 1) <@ v.blocks
+   AND NOT EXISTS (SELECT FROM chain.verdict_queue AS q
+                    WHERE q.chain_id = $1 AND q.manager = k.manager AND q.account = k.account
+                      AND q.read_state)"""
 
 
 @dataclass(frozen=True, slots=True)
