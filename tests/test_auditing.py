@@ -13,7 +13,7 @@ from indexer.devnet import addresses as at
 from indexer.devnet.accounts import SmartAccount, Transaction, root_of_set
 from indexer.devnet.operations import set_root_call
 from indexer.devnet.tools import Toolchain
-from tests.daemon_process import until
+from tests.daemon_process import command, until
 from tests.test_live_verdicts import sessions
 from tests.watching import Watch, hexed, tip_of, watching
 
@@ -130,6 +130,9 @@ async def test_a_root_that_changed_without_a_log(
         assert (said["level"], said["reason"], said["block"]) == ("warning", "no_log", changed)
         assert watch.daemon.events("audit_finished")[0]["mismatches"] == 1
         assert len(watch.daemon.events("audit_finished")) == 1
+        config = (tmp_path / "daemon.toml").read_text()
+        _, status = await command(tmp_path, config, "status")
+        assert "local: 1 findings of audits in the last day: see watch.audit_finding" in status
 
 
 async def test_an_account_that_was_tainted_unnoticed(
