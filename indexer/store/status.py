@@ -130,7 +130,8 @@ async def read_status(database: Database) -> dict[str, Any]:
     "audit_findings_last_day": findings, "finality_violation": text or None,
     "last_reorg": {…} or None, "reorgs": […], "newest_drifts": […]}]}`. A pass's debt is
     summed over its filters; a pass that does not know its debt yet is absent, and so are the lanes
-    and what remains. Raises DatabaseUnavailableError, also when the database takes longer than a status is worth.
+    and what remains. Raises DatabaseUnavailableError, also when the database takes longer than a
+    status is worth.
     """
     async with database.transaction() as connection:
         try:
