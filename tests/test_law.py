@@ -267,6 +267,7 @@ async def the_law_holds(
                 differing(true_balances, balances),
             ):
                 assert not wrong, "\n".join([f"seed {seed}: not what is true", *wrong])
+            assert not await audit_findings(connection), "the node did not lie"
             async with node.without_orphans() as winner:
                 tip = (node.tip.number, node.tip.hash)
                 fresh = await fresh_indexer.dump(winner.url, tip, **chaos.keys())
@@ -294,6 +295,19 @@ async def root_changes(connection: Connection) -> set[tuple[Any, ...]]:
         tuple(bytes.fromhex(value[2:]) if isinstance(value, str) else value for value in row)
         for row in rows
     }
+
+
+async def audit_findings(connection: Connection) -> list[tuple[Any, ...]]:
+    """Return what audits found, also of blocks that lost.
+
+    A root of a tainted account may be found by an audit before the live lane reads the tail again.
+    """
+    rows = await connection.fetch(
+        "SELECT reason, block_number FROM chain.audit_finding UNION ALL"
+        " SELECT row_data ->> 'reason', (row_data ->> 'block_number')::bigint FROM chain.orphan"
+        "  WHERE table_name = 'audit_finding'"
+    )
+    return [tuple(row) for row in rows if row[0] != "tainted"]
 
 
 async def balances_of(connection: Connection) -> set[tuple[Any, ...]]:
