@@ -25,6 +25,7 @@ The shell
     follow.py           THE loop of the live lane: plan, fetch, one transaction
     history.py          the passes over the past: several ranges in flight, until nothing is owed
     sweep.py            what time alone changes, and what others queued
+    settling.py         traces that settle who changed a root, where they are configured
     retention.py        drops old raw detail, slice by slice
     audit.py            a node asked again for what the database counts as covered
     gather.py           the live lane's answers of a node
@@ -48,6 +49,7 @@ chain/  1 IN: the only code that talks to nodes
     logs.py             logs, with proof that they belong to the blocks asked for
     state.py            transactions, code, what kind of manager stands somewhere
     bulk.py             storage and code at block hashes, in few requests; an error is never a zero
+    traces.py           traces of transactions, in both dialects, without what was reverted
     questions.py        questions of state, put to the endpoints until one has it
     readers.py          byte code that reads many words in one eth_call
     slots.py            where an account keeps what is read of it
@@ -81,6 +83,9 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     session_json.py     strict JSON that may lie beside private keys
     session_fields.py   one field of a document somebody else wrote
     session_reader.py   one session after the other, every mistake with its path
+    session_place.py    what a document says of its sets beside their sessions
+    store_forms.py      which sets a client's list stands for, and which form of it the chain has
+    import_plan.py      what an import stores of one list, given the roots on chain
     session_export.py   session sets as the documents that import reads
     session_particle.py what an answer of particle_aa_createSessions says of account and root
     session_abi.py      sessionKeyDataInAbi → bytes

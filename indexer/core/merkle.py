@@ -7,7 +7,7 @@ bcnmy/scw-contracts, SessionKeyManagerModule.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from indexer.core.abi import keccak
 from indexer.core.types import Address, Hash32, Session
@@ -52,6 +52,25 @@ def merkle_layers(leaves: Sequence[Hash32]) -> list[Sequence[Hash32]]:
     while len(layers[-1]) > 1:
         layers.append(_parents(layers[-1]))
     return layers
+
+
+def prefix_roots(leaves: Sequence[Hash32]) -> Iterator[Hash32]:
+    """Yield the roots of the first leaf, the first two, and so on up to all of them.
+
+    Costs a few hashes per leaf: of each list only its full subtrees are kept, and since an odd
+    node moves up unhashed, folding them from the smallest up gives the root.
+    """
+    subtrees: list[Hash32] = []
+    for count, leaf in enumerate(leaves, start=1):
+        node = leaf
+        # As many subtrees become one as the count has zero bits at its end.
+        for _ in range((count & -count).bit_length() - 1):
+            node = _pair(subtrees.pop(), node)
+        subtrees.append(node)
+        root = subtrees[-1]
+        for subtree in reversed(subtrees[:-1]):
+            root = _pair(subtree, root)
+        yield root
 
 
 def merkle_proof(leaves: Sequence[Hash32], index: int) -> tuple[Hash32, ...]:

@@ -65,12 +65,16 @@ class AccountState:
 
 @dataclass(frozen=True, slots=True)
 class StoredSession:
-    """What a verdict needs of a session; times are unix seconds, 0 = unbounded, inclusive."""
+    """What a verdict needs of a session; times are unix seconds, 0 = unbounded, inclusive.
+
+    `client_status` is what the client's store says of it, one of session_sets.CLIENT_STATUSES.
+    """
 
     leaf: Hash32
     valid_until: int
     valid_after: int
     session_validation_module: Address
+    client_status: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

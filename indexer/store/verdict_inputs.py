@@ -101,16 +101,17 @@ SELECT o.account, o.block_number, o.block_time, o.tainted, o.implementation, o.e
  WHERE o.chain_id = $1 AND o.account = ANY($2::bytea[])
  ORDER BY o.block_number"""
 
+# A revoke form is the record of a tree that a client's SDK left on chain, no set anybody wants.
 _SETS = """
 SELECT s.manager, s.account, s.set_id, s.root, s.stored_block, s.stored_at
   FROM sessions.session_set AS s
   JOIN unnest($2::bytea[], $3::bytea[]) AS k(manager, account)
     ON s.manager = k.manager AND s.account = k.account
- WHERE s.chain_id = $1
+ WHERE s.chain_id = $1 AND s.matched_form <> 'revoke_form'
  ORDER BY s.set_id"""
 
 _SESSIONS = """
-SELECT set_id, leaf, valid_until, valid_after, session_validation_module
+SELECT set_id, leaf, valid_until, valid_after, session_validation_module, client_status
   FROM sessions.session WHERE set_id = ANY($1::bigint[]) ORDER BY set_id, leaf_index"""
 
 _MODULES_WITHOUT_CODE = """
@@ -207,6 +208,7 @@ async def _load_sets(
                 row["valid_until"],
                 row["valid_after"],
                 Address(row["session_validation_module"]),
+                row["client_status"],
             )
         )
     for row in rows:
