@@ -6,6 +6,7 @@ The shell
     cli_common.py       what all verbs share: options, output, how errors become exit codes
     cli_sessions.py     sessions import, list, show
     cli_audit.py        `audit`: its progress bar and its report
+    cli_explain.py      `explain`: one account in words
     cli_status.py       what `status` prints: one bar per lane
     cli_progress.py     the bars of `run --once` on a terminal
     cli_export.py       sessions export
@@ -96,9 +97,14 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     session_layout.py   where a module keeps the session key in its data
     verdict_values.py   what goes into a verdict, and what comes out
     expected_set.py     what the chain has, and what it should have
+    wishes.py           what a client wants of it: kept leaves, revoked leaves
+    root_search.py      which arrangement of stored sessions gives an unknown root
+    root_story.py       that arrangement in words
     expiry.py           what the passing of block time does to sessions
     verdicts.py         the one decision
     explain.py          the one sentence
+    account_report.py   one account in detail: how each stored set differs from the tree
+    remedies.py         what to do about a verdict, a cause, a warning
 
 store/  3 OUT: the only code with SQL; one step, one transaction
     schema.py           schema.sql: applying it, and its version
@@ -119,6 +125,7 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     verdict_queue.py    (manager, account) whose inputs changed
     verdict_inputs.py   what verdicts are decided on
     verdicts.py         verdicts in the database, and telling who listens
+    explain.py          what `explain` tells of one account, in one snapshot
     retention.py        dropping partitions that are old and paid for, and what they told
     audit.py            what an audit reads
     status.py           what the daemon knows, in one read

@@ -26,6 +26,7 @@ from indexer.cli_common import (
     run_async,
     with_database,
 )
+from indexer.cli_explain import explain
 from indexer.cli_export import export_sets
 from indexer.cli_plan import plan_set
 from indexer.cli_prove import prove
@@ -313,6 +314,7 @@ def _confirmed() -> bool:
 
 
 cli.add_command(audit)
+cli.add_command(explain)
 sessions.add_command(export_sets)
 sessions.add_command(plan_set)
 sessions.add_command(prove)

@@ -14,6 +14,7 @@ from indexer.cli_common import (
     known_chain_id,
     read_address_option,
     read_settings,
+    session_layouts,
     with_database,
 )
 from indexer.cli_plan import read_hash_option
@@ -191,7 +192,7 @@ def _out_of_database(settings: Settings, asked: Selection, set_id: int) -> Chose
         stored.sessions,
         proved,
         indexed,
-        _layouts(settings, stored.chain_id),
+        session_layouts(settings, {stored.chain_id}),
     )
 
 
@@ -202,13 +203,14 @@ def _out_of_document(settings: Settings | None, asked: Selection) -> Chosen:
     name, document = read_document(asked.file)
     print_warnings(document.warnings)
     one = _only_set(name, document.sets, asked, chain_id)
+    # The list as it stands, whatever its statuses: proofs are of leaves in their order.
     plan = Wanted(name, settings, chain_id, asked.account, asked.manager).plan(one, {})
     built = plan.sets[0]
     label = f"{name}: {one.label}"
     if len(plan.sets) > 1:
         told = f"{label}: the client calls some sessions REVOKED; this is the tree over all of them"
         print_warnings([told])
-    layouts = _layouts(settings, built.chain_id)
+    layouts = session_layouts(settings, {built.chain_id})
     keys = [
         session_key(s.session_validation_module, s.session_key_data, layouts)
         for s in built.sessions
@@ -216,14 +218,6 @@ def _out_of_document(settings: Settings | None, asked: Selection) -> Chosen:
     proved = _proved(label, built.sessions, keys, asked)
     place = (built.chain_id, built.manager, built.account)
     return Chosen(label, None, *place, built.sessions, proved, None, layouts)
-
-
-def _layouts(settings: Settings | None, chain_id: int) -> Mapping[Address, Layout]:
-    """Return the layouts of modules configured for a chain."""
-    for chain in settings.chains if settings is not None else ():
-        if chain.chain_id == chain_id:
-            return chain.session_layouts
-    return {}
 
 
 def _only_set(

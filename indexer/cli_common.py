@@ -6,7 +6,7 @@ Nothing heavy is imported here: `sessionwatch --help` answers at once.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +17,7 @@ from indexer.errors import EXIT_FATAL, EXIT_STUCK, FatalError, SessionwatchError
 
 if TYPE_CHECKING:
     from indexer.config import DatabaseSettings, Settings
+    from indexer.core.session_layout import Layout
     from indexer.core.settings import ChainSettings
     from indexer.core.types import Address
     from indexer.store.pool import Database
@@ -123,6 +124,16 @@ def known_chain_id(settings: Settings | None, name: str) -> int:
     configured = [one.name for one in settings.chains] if settings is not None else []
     known = dict.fromkeys([*configured, *PRESETS])
     raise UsageError(f"no chain {name!r} is known", remedy=f"known are: {', '.join(known)}")
+
+
+def session_layouts(settings: Settings | None, chain_ids: Collection[int]) -> dict[Address, Layout]:
+    """Return how modules lay out their sessions' data, as configured for these chains."""
+    return {
+        module: layout
+        for chain in (settings.chains if settings is not None else ())
+        if chain.chain_id in chain_ids
+        for module, layout in chain.session_layouts.items()
+    }
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:

@@ -19,6 +19,7 @@ from indexer.cli_common import (
     print_table,
     read_address_option,
     read_settings,
+    session_layouts,
     with_database,
 )
 from indexer.errors import ConfigurationError, UsageError
@@ -108,12 +109,7 @@ def import_file(
                 for one, plan in zip(document.sets, plans, strict=True)
                 for built in plan.sets
             ]
-            layouts = {
-                module: layout
-                for chain in settings.chains
-                if chain.chain_id in {chain_id for chain_id, _ in places}
-                for module, layout in chain.session_layouts.items()
-            }
+            layouts = session_layouts(settings, {chain_id for chain_id, _ in places})
             rows.extend(await store.import_sets(database, found, layouts=layouts))
             return plans
 

@@ -65,11 +65,11 @@ def prefix_roots(leaves: Sequence[Hash32]) -> Iterator[Hash32]:
         node = leaf
         # As many subtrees become one as the count has zero bits at its end.
         for _ in range((count & -count).bit_length() - 1):
-            node = _pair(subtrees.pop(), node)
+            node = node_over(subtrees.pop(), node)
         subtrees.append(node)
         root = subtrees[-1]
         for subtree in reversed(subtrees[:-1]):
-            root = _pair(subtree, root)
+            root = node_over(subtree, root)
         yield root
 
 
@@ -100,7 +100,7 @@ def implied_root(leaf: Hash32, proof: Iterable[Hash32]) -> Hash32:
     """
     node = leaf
     for sibling in proof:
-        node = _pair(node, sibling)
+        node = node_over(node, sibling)
     return node
 
 
@@ -131,12 +131,13 @@ def _checked(leaves: Sequence[Hash32]) -> Sequence[Hash32]:
     return leaves
 
 
-def _pair(one: Hash32, other: Hash32) -> Hash32:
+def node_over(one: Hash32, other: Hash32) -> Hash32:
+    """Return the inner node over two children, whichever comes first."""
     return keccak(one + other if one <= other else other + one)
 
 
 def _parents(layer: Sequence[Hash32]) -> list[Hash32]:
-    parents = [_pair(layer[i], layer[i + 1]) for i in range(0, len(layer) - 1, 2)]
+    parents = [node_over(layer[i], layer[i + 1]) for i in range(0, len(layer) - 1, 2)]
     if len(layer) % 2:
         parents.append(layer[-1])
     return parents

@@ -83,7 +83,8 @@ _MANAGERS = "SELECT unnest(managers) FROM chain.chain WHERE chain_id = $1"
 # key: what the planner knows of a table that is being filled is worth nothing.
 _ROOTS = """
 SELECT seen.manager, seen.account, seen.block_number, seen.block_time, seen.root,
-       seen.nth = 1 AS is_first, seen.root <> seen.before AS is_change
+       seen.nth = 1 AS is_first, seen.root <> seen.before AS is_change,
+       coalesce(t.attribution, 'none') AS attribution, t.user_op_hash, t.transaction_hash
   FROM unnest($2::bytea[]) AS m(manager)
  CROSS JOIN unnest($3::bytea[]) AS a(account)
  CROSS JOIN LATERAL (
@@ -92,6 +93,9 @@ SELECT seen.manager, seen.account, seen.block_number, seen.block_time, seen.root
          FROM chain.canonical_root AS o
         WHERE o.chain_id = $1 AND o.manager = m.manager AND o.account = a.account
        WINDOW each AS (ORDER BY o.block_number)) AS seen
+  LEFT JOIN chain.root_attribution AS t
+    ON t.chain_id = $1 AND t.block_number = seen.block_number AND t.manager = seen.manager
+   AND t.account = seen.account
  WHERE seen.nth = 1 OR seen.root <> seen.before
  ORDER BY seen.block_number"""
 
@@ -161,7 +165,14 @@ async def load_histories(connection: Connection, chain_id: int, keys: Collection
             histories.first[key] = Instant(row["block_number"], float(row["block_time"]))
         if row["is_change"]:
             histories.roots[key].append(
-                RootChange(row["block_number"], row["block_time"], Hash32(row["root"]))
+                RootChange(
+                    row["block_number"],
+                    row["block_time"],
+                    Hash32(row["root"]),
+                    row["attribution"],
+                    row["user_op_hash"],
+                    row["transaction_hash"],
+                )
             )
 
     for row in await connection.fetch(_STATES, chain_id, every_account):
