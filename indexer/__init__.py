@@ -10,6 +10,11 @@ The shell
     cli_status.py       what `status` prints: one bar per lane
     cli_progress.py     the bars of `run --once` on a terminal
     cli_export.py       sessions export
+    cli_plan.py         sessions plan: the next set of an account
+    cli_choice.py       which session of which set is meant
+    cli_prove.py        sessions prove
+    cli_validate.py     sessions validate: what it asks and prints
+    validate.py         what a node says of one session, after one block
     whole_files.py      files that appear whole or not at all, for their owner only
     check.py            `check`: do configuration, database, nodes and contracts fit together?
     config.py           TOML, credentials, environment → frozen settings; every mistake at once
@@ -85,6 +90,10 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     session_export.py   session sets as the documents that import reads
     session_particle.py what an answer of particle_aa_createSessions says of account and root
     session_abi.py      sessionKeyDataInAbi → bytes
+    leaf_order.py       the order of a changed set that spares most proofs
+    session_plan.py     the next set: what stays, goes and joins
+    session_proof.py    a session's proof, and the signatures it travels in
+    session_check.py    whether a session can be used, condition by condition
     session_layout.py   where a module keeps the session key in its data
     verdict_values.py   what goes into a verdict, and what comes out
     expected_set.py     what the chain has, and what it should have
@@ -111,6 +120,7 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     observations.py     what was read from state, and who is named for it
     sessions.py         the stored session sets: import, list, show
     session_export.py   the stored session sets with their data, one after the other
+    session_choice.py   an account's newest set, and what is indexed of its root
     sweep.py            the sweep's: what waits to be decided, and deciding it
     verdict_queue.py    (manager, account) whose inputs changed
     verdict_inputs.py   what verdicts are decided on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,7 @@ from indexer.cli_common import (
     print_table,
     read_address_option,
     read_settings,
+    session_layouts,
     with_database,
 )
 from indexer.errors import ConfigurationError, UsageError
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from indexer.config import Settings
     from indexer.core.import_plan import ListPlan
-    from indexer.core.session_import import ImportedSet
+    from indexer.core.session_import import ImportedSet, ImportResult
     from indexer.core.session_sets import SessionSet
     from indexer.core.types import Address, Hash32
     from indexer.store.pool import Database
@@ -84,14 +86,10 @@ def import_file(
       sessionwatch sessions import sessions.json --chain mumbai --account 0x5F…
       curl -s https://api.example/sessions | sessionwatch sessions import - --dry-run --json
     """  # noqa: D301
-    from indexer.core.session_import import parse_document  # noqa: PLC0415
-    from indexer.core.session_sets import MAX_DOCUMENT_BYTES  # noqa: PLC0415
-
-    settings = _settings(context, dry_run=dry_run)
+    settings = document_settings(context, need_database=not dry_run)
     chain_id = None if chain_name is None else known_chain_id(settings, chain_name)
-    name = "standard input" if file.name in {"<stdin>", os.devnull} else str(file.name)
-    document = parse_document(file.read(MAX_DOCUMENT_BYTES + 1), name=name)
-    wanted = _Wanted(name, settings, chain_id, account, manager)
+    name, document = read_document(file)
+    wanted = Wanted(name, settings, chain_id, account, manager)
     rows: list[ImportedRow] = []
     if dry_run:
         plans = [wanted.plan(one, {}) for one in document.sets]
@@ -112,21 +110,13 @@ def import_file(
                 for one, plan in zip(document.sets, plans, strict=True)
                 for built in plan.sets
             ]
-            layouts = {
-                module: layout
-                for chain in settings.chains
-                if chain.chain_id in {chain_id for chain_id, _ in places}
-                for module, layout in chain.session_layouts.items()
-            }
+            layouts = session_layouts(settings, {chain_id for chain_id, _ in places})
             rows.extend(await store.import_sets(database, found, layouts=layouts))
             return plans
 
         plans = with_database(settings.database, work)
     sets = [built for plan in plans for built in plan.sets]
-    warnings = [*document.warnings, *_nothing_wanted(document.sets, plans)]
-    for warning in warnings:
-        click.secho("warning: ", fg="yellow", err=True, nl=False)
-        click.echo(warning, err=True)
+    print_warnings([*document.warnings, *_nothing_wanted(document.sets, plans)])
     if as_json:
         print_json([_shown(one) for one in sets])
     else:
@@ -150,17 +140,34 @@ def _nothing_wanted(lists: Sequence[ImportedSet], plans: Sequence[ListPlan]) -> 
             )
 
 
-def _settings(context: click.Context, *, dry_run: bool) -> Settings | None:
-    """Read the configuration; a dry run that was not pointed at one does without."""
+def document_settings(context: click.Context, *, need_database: bool) -> Settings | None:
+    """Read the configuration; what needs no database and was not pointed at one does without."""
     try:
-        return read_settings(context, need_chains=False, need_database=not dry_run)
+        return read_settings(context, need_chains=False, need_database=need_database)
     except ConfigurationError:
-        if dry_run and config_file(context) is None:
+        if not need_database and config_file(context) is None:
             return None
         raise
 
 
-class _Wanted:
+def read_document(file: Any) -> tuple[str, ImportResult]:
+    """Read the session sets of an opened file; return its name as messages show it, too."""
+    from indexer.core.session_import import parse_document  # noqa: PLC0415
+    from indexer.core.session_json import show_name  # noqa: PLC0415
+    from indexer.core.session_sets import MAX_DOCUMENT_BYTES  # noqa: PLC0415
+
+    name = "standard input" if file.name in {"<stdin>", os.devnull} else str(file.name)
+    return show_name(name), parse_document(file.read(MAX_DOCUMENT_BYTES + 1), name=name)
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Say on stderr what a person should look at."""
+    for warning in warnings:
+        click.secho("warning: ", fg="yellow", err=True, nl=False)
+        click.echo(warning, err=True)
+
+
+class Wanted:
     """What the command line and the configuration say about sets that do not say it themselves."""
 
     def __init__(

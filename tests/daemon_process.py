@@ -210,6 +210,21 @@ async def settled(connection: Connection, block: int, block_hash: bytes) -> bool
     )
 
 
+async def stored_text(connection: Connection) -> str:
+    """Return every row of every table as text."""
+    tables = await connection.fetch(
+        "SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n "
+        "ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') "
+        "AND n.nspname IN ('chain', 'evidence', 'sessions')"
+    )
+    texts: list[str] = []
+    for schema, table in tables:
+        rows = await connection.fetch(f'SELECT t::text FROM "{schema}"."{table}" AS t')
+        texts += [row[0] for row in rows]
+    assert any("80001" in text for text in texts)
+    return "\n".join(texts)
+
+
 # What the law speaks of: everything but wall-clock columns, orphans, reorgs and counters.
 _COMPARED = {
     # Not observed_block: slots that a reorg made the daemon read again are evidence, not a change.

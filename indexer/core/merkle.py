@@ -40,10 +40,18 @@ def merkle_root(leaves: Sequence[Hash32]) -> Hash32:
     at the end of a layer moves up unhashed. Raises ValueError on an empty list: merkletreejs
     answers "0x" there, which is no root.
     """
-    layer: Sequence[Hash32] = _checked(leaves)
-    while len(layer) > 1:
-        layer = _parents(layer)
-    return layer[0]
+    return merkle_layers(leaves)[-1][0]
+
+
+def merkle_layers(leaves: Sequence[Hash32]) -> list[Sequence[Hash32]]:
+    """Return the whole tree, from the leaves in the order given up to the root alone.
+
+    Raises ValueError on an empty list.
+    """
+    layers: list[Sequence[Hash32]] = [_checked(leaves)]
+    while len(layers[-1]) > 1:
+        layers.append(_parents(layers[-1]))
+    return layers
 
 
 def prefix_roots(leaves: Sequence[Hash32]) -> Iterator[Hash32]:

@@ -207,7 +207,8 @@ def _hex(value: bytes) -> str:
     return "0x" + value.hex()
 
 
-def _session(session: Session) -> dict[str, Any]:
+def session_as_json(session: Session) -> dict[str, Any]:
+    """Return a session as Particle and the SDK write it; every form that import reads takes it."""
     return {
         "validUntil": session.valid_until,
         "validAfter": session.valid_after,
@@ -217,7 +218,7 @@ def _session(session: Session) -> dict[str, Any]:
 
 
 def _sessions(stored: StoredSet) -> list[dict[str, Any]]:
-    return [_session(session) for session in stored.sessions]
+    return [session_as_json(session) for session in stored.sessions]
 
 
 def _with_statuses(

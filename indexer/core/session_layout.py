@@ -77,7 +77,9 @@ class SessionGrant:
 
 
 def read_grant(module: Address, data: bytes, layouts: Mapping[Address, Layout]) -> SessionGrant:
-    """Return what the data allows; nothing of it where the module is unknown or it does not fit.
+    """Return what the data allows; nothing where the module is unknown or no key is found.
+
+    A word that is missing or cannot be an address gives None for its part.
 
     `layouts` names further modules, or overrules the known ones.
     """
@@ -111,19 +113,19 @@ def parse_layout(text: str) -> Layout:
 
 
 def _words(data: bytes, layout: Layout) -> SessionGrant:
-    if len(data) < len(layout) * _WORD:
-        return SessionGrant()
     addresses: dict[str, Address] = {}
     token_id: int | None = None
     for name, start in zip(layout, range(0, len(data), _WORD), strict=False):
         word = data[start : start + _WORD]
+        if len(word) < _WORD:
+            break
         if name == "token_id":
             token_id = int.from_bytes(word, "big")
-        elif name != "_":
-            if any(word[:12]):
-                # No address has high bytes: then this is not the layout.
-                return SessionGrant()
+        elif name != "_" and not any(word[:12]):
+            # A word with high bytes set is no address.
             addresses[name] = Address(word[12:])
+    if "session_key" not in addresses:
+        return SessionGrant()  # then this is not the layout
     return SessionGrant(
         addresses.get("session_key"),
         addresses.get("contract"),

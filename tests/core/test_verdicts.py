@@ -345,6 +345,18 @@ def test_sets_of_one_import_do_not_revoke_each_other():
     assert verdict(inputs([change(12, one)], [one, two])).verdict == "in_sync"
 
 
+def test_what_a_client_calls_revoked_is_dropped_by_the_set_without_it_of_one_import():
+    """A client's store is stored as all its leaves and, at one instant, its wish."""
+    revoked = dataclasses.replace(session(1), client_status="revoked")
+    everything = stored(1, [revoked, session(2), session(3)], 10, stored_at=START + 10.0)
+    wish = stored(2, [2], 10, stored_at=START + 10.0)
+    case = inputs([change(12, everything)], [everything, wish])
+    assert verdict(case, at=500).verdict == "in_sync"
+    found = verdict(case)
+    assert (found.cause, found.severity) == ("revoked_still_provable", "critical")
+    assert found.explanation.count("…") == 2, "only the revoked leaf is named, beside the root"
+
+
 def test_an_expired_session_revoked_is_no_alarm():
     """A dropped session that has expired proves nothing any more, and time alone settles it."""
     three = stored(3, [1, session(2, START + 5_000), 4], 30)
@@ -445,10 +457,13 @@ def test_explanations_are_sentences(case):
 _times = st.one_of(st.just(0), st.integers(START, START + 400_000), st.just(2**48 - 1))
 _enabled = st.sampled_from([True, False, None])
 _sessions = st.builds(
-    lambda name, until, module: session(name + until % 7, until, module),
+    lambda name, until, module, status: dataclasses.replace(
+        session(name + until % 7, until, module), client_status=status
+    ),
     st.integers(0, 4),
     _times,
     st.sampled_from([MODULE, Address(bytes(20))]),
+    st.sampled_from([None, "active", "revoked"]),
 )
 
 
@@ -461,6 +476,9 @@ def any_inputs(draw) -> VerdictInputs:
         block = draw(st.one_of(st.none(), st.integers(0, 60)))
         sessions = draw(st.lists(_sessions, min_size=1, max_size=4))
         at = START + draw(st.integers(-100, 60_000)) / 2
+        if sets and draw(st.booleans()):
+            # Of one import.
+            block, at = sets[-1].stored_block, sets[-1].stored_at
         sets.append(stored(set_id, sessions, block, stored_at=at))
     roots = [s.root for s in sets] + [UNKNOWN_ROOT, ZERO_HASH]
     first = draw(st.one_of(st.none(), st.integers(0, 30)))
