@@ -232,9 +232,45 @@ CREATE TABLE chain.user_operation_body (
     factory evidence.address,                   -- of initCode; null if the account was there
     validation_module evidence.address,
     calls jsonb NOT NULL,                       -- [{to, value, selector, data_bytes}]
-    sessions jsonb NOT NULL,                    -- [{manager, leaf, implied_root, valid_until, valid_after, session_validation_module}]
     PRIMARY KEY (chain_id, block_number, log_index)
 );
+
+-- Who sent the transactions that carried watched user operations, and to which contract.
+CREATE TABLE chain.bundle (
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    transaction_hash evidence.hash32 NOT NULL,
+    bundler evidence.address NOT NULL,
+    called evidence.address,                    -- the EntryPoint, or a contract that called it; null: the transaction made a contract
+    PRIMARY KEY (chain_id, block_number, transaction_hash)
+);
+
+-- The sessions that signed user operations, as the operations' signatures present them.
+CREATE TABLE chain.session_use (
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    log_index integer NOT NULL,                 -- of the operation's UserOperationEvent
+    use_index integer NOT NULL,                 -- the batched router presents several
+    user_op_hash evidence.hash32 NOT NULL,
+    manager evidence.address NOT NULL,
+    account evidence.address NOT NULL,
+    leaf evidence.hash32 NOT NULL,
+    implied_root evidence.hash32 NOT NULL,      -- the root at validation, as the proof shows it
+    called evidence.address,                    -- the call this session stands for; null: it stands for all, or the calls are not known
+    valid_until bigint NOT NULL,
+    valid_after bigint NOT NULL,
+    session_validation_module evidence.address NOT NULL,
+    session_key evidence.address,               -- this and what is granted: by the module's layout, else null
+    granted_contract evidence.address,
+    granted_recipient evidence.address,
+    granted_token_id evidence.uint256,
+    session_key_data bytea NOT NULL,            -- kept, so that a layout configured later is applied to the past
+    PRIMARY KEY (chain_id, block_number, log_index, use_index)
+);
+CREATE INDEX session_use_leaf ON chain.session_use (chain_id, account, leaf, block_number);
+CREATE INDEX session_use_hex ON chain.session_use (evidence.hex(account), block_number);
+CREATE INDEX session_use_hash_hex ON chain.session_use (evidence.hex(user_op_hash));
+CREATE INDEX session_use_module ON chain.session_use (chain_id, session_validation_module);
 
 CREATE TABLE chain.erc1155_transfer (
     chain_id bigint NOT NULL,
@@ -306,6 +342,7 @@ CREATE TABLE chain.root_hint (
     evidence text NOT NULL CHECK (evidence IN ('event', 'calldata', 'signature', 'trace')),
     transaction_hash evidence.hash32 NOT NULL,
     user_op_hash evidence.hash32,
+    leaf evidence.hash32,                       -- the session that signed the operation, if it was one
     PRIMARY KEY (chain_id, block_number, log_index, hint_index)
 );
 CREATE INDEX root_hint_account ON chain.root_hint (chain_id, manager, account, block_number);
@@ -318,12 +355,28 @@ CREATE TABLE chain.root_attribution (
     manager evidence.address NOT NULL,
     account evidence.address NOT NULL,
     evidence text NOT NULL CHECK (evidence IN ('state', 'event', 'calldata', 'signature', 'trace')),
-    attribution text NOT NULL CHECK (attribution IN ('user_operation', 'module', 'transaction', 'ambiguous', 'none')),
+    attribution text NOT NULL CHECK (attribution IN ('user_operation', 'session_key', 'module', 'transaction', 'ambiguous', 'none')),
     transaction_hash evidence.hash32,
     user_op_hash evidence.hash32,
-    PRIMARY KEY (chain_id, block_number, manager, account)
+    leaf evidence.hash32,                       -- the session that signed the operation
+    module evidence.address,                    -- which module acted; only a trace says it here
+    contradicting_evidence text CHECK (contradicting_evidence IN ('event', 'calldata', 'signature', 'trace')),
+    contradicting_root evidence.hash32,         -- what must stand by that evidence, and does not by state
+    PRIMARY KEY (chain_id, block_number, manager, account),
+    CHECK ((contradicting_evidence IS NULL) = (contradicting_root IS NULL))
 );
 CREATE INDEX root_attribution_account ON chain.root_attribution (chain_id, manager, account, block_number);
+CREATE INDEX root_attribution_contradicted ON chain.root_attribution (evidence.hex(account), block_number) WHERE contradicting_root IS NOT NULL;
+
+-- Changes of roots that logs and inputs did not settle, to be looked for in traces; only filled while traces are configured.
+CREATE TABLE chain.trace_queue (
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    manager evidence.address NOT NULL,
+    account evidence.address NOT NULL,
+    attempts integer NOT NULL DEFAULT 0,        -- how often a node had no usable answer
+    PRIMARY KEY (chain_id, block_number, manager, account)
+);
 
 CREATE TABLE chain.undecoded_log (
     chain_id bigint NOT NULL,
@@ -537,7 +590,9 @@ CREATE TABLE sessions.session_set (
     session_count integer NOT NULL CHECK (session_count > 0),
     source text NOT NULL,                       -- which form of document it came from
     call_hash evidence.hash32,                  -- keccak256 of the call that sets it: what ExecutionSuccess logs of calldata
-    matched_form text NOT NULL DEFAULT 'all_leaves',
+    -- What the set is made of; revoke_form records a tree on chain and is never what a client wants.
+    matched_form text NOT NULL DEFAULT 'all_leaves'
+        CHECK (matched_form IN ('all_leaves', 'not_revoked', 'active', 'revoke_form', 'prefix', 'suffix')),
     stored_at timestamptz NOT NULL DEFAULT now(),
     stored_block evidence.block_number,         -- the indexed block when it was stored; null if nothing was indexed yet
     UNIQUE (chain_id, manager, account, leaves_digest)
@@ -555,8 +610,10 @@ CREATE TABLE sessions.session (
     session_validation_module evidence.address NOT NULL,
     session_key evidence.address,               -- by the module's known or configured layout, else null
     session_key_data bytea NOT NULL,            -- who may spend what: not shown by any view
+    client_status text CHECK (client_status IN ('pending', 'active', 'inactive', 'expired', 'revoked')),
     PRIMARY KEY (set_id, leaf_index)
 );
+CREATE INDEX session_leaf ON sessions.session (leaf);
 
 ---------------------------------------------------------------------------------------------------
 -- Functions.
@@ -874,7 +931,8 @@ SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) A
        evidence.hex(r.block_hash) AS block_hash, to_timestamp(r.block_time) AS block_time, evidence.hex(r.root) AS root,
        evidence.hex(r.previous_root) AS previous_root, evidence.hex(t.transaction_hash) AS transaction_hash,
        evidence.hex(t.user_op_hash) AS user_op_hash, coalesce(t.evidence, 'state') AS evidence,
-       coalesce(t.attribution, 'none') AS attribution, s.set_id, s.matched_form,
+       coalesce(t.attribution, 'none') AS attribution, evidence.hex(t.leaf) AS leaf, u.session_key,
+       coalesce(evidence.hex(t.module), said.module) AS module, evidence.hex(k.bundler) AS bundler, s.set_id, s.matched_form,
        CASE WHEN t.block_number IS NULL OR since.block_number IS NULL THEN false
             WHEN since.block_number > r.block_number THEN true
             ELSE coalesce(int8range(since.block_number, r.block_number + 1) <@ v.blocks, false) END AS change_block_exact,
@@ -887,6 +945,18 @@ SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) A
     ON t.chain_id = r.chain_id AND t.block_number = r.block_number AND t.manager = r.manager AND t.account = r.account
   LEFT JOIN chain.covered AS v
     ON v.chain_id = r.chain_id AND v.pass = 'roots/' || evidence.hex(r.manager) AND v.filter = 'accounts' AND v.cohort = coalesce(a.cohort_id, 0)
+  LEFT JOIN chain.bundle AS k ON k.chain_id = r.chain_id AND k.block_number = r.block_number AND k.transaction_hash = t.transaction_hash
+  LEFT JOIN LATERAL (
+      SELECT evidence.hex(e.session_key) AS session_key FROM chain.session_use AS e
+       WHERE e.chain_id = r.chain_id AND e.account = r.account AND e.leaf = t.leaf AND e.block_number = r.block_number
+         AND e.user_op_hash = t.user_op_hash
+       LIMIT 1) AS u ON true
+  LEFT JOIN LATERAL (
+      SELECT e.args ->> 'module' AS module FROM chain.account_event AS e
+       WHERE e.chain_id = r.chain_id AND e.block_number = r.block_number AND e.account = r.account
+         AND e.transaction_hash = t.transaction_hash AND e.event IN ('ModuleTransaction', 'ExecutionFromModuleSuccess')
+         AND t.attribution = 'module'
+       ORDER BY e.log_index DESC LIMIT 1) AS said ON true
  CROSS JOIN LATERAL (SELECT coalesce(r.previous_block + 1, a.block_number, c.start_block) AS block_number) AS since
   LEFT JOIN LATERAL (
       SELECT x.set_id, x.matched_form FROM sessions.session_set AS x
@@ -895,7 +965,7 @@ SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) A
 
 CREATE VIEW watch.session_root_current AS
 SELECT chain_id, manager, account, block_number, block_hash, block_time, root, previous_root, transaction_hash, user_op_hash,
-       evidence, attribution, set_id, matched_form, change_block_exact, is_final
+       evidence, attribution, leaf, session_key, module, bundler, set_id, matched_form, change_block_exact, is_final
   FROM watch.session_root WHERE is_current;
 
 CREATE VIEW watch.session_root_transient AS
@@ -911,11 +981,22 @@ SELECT h.chain_id, evidence.hex(h.manager) AS manager, evidence.hex(h.account) A
       SELECT o.block_number, o.root FROM chain.canonical_root AS o
        WHERE o.chain_id = h.chain_id AND o.manager = h.manager AND o.account = h.account AND o.block_number <= h.block_number
        ORDER BY o.block_number DESC LIMIT 1) AS o ON true
- WHERE h.evidence IN ('event', 'calldata') AND h.root <> o.root
+ WHERE h.evidence IN ('event', 'calldata', 'trace') AND h.root <> o.root
    -- A root that was not read at that block proves nothing about it.
    AND (o.block_number = h.block_number OR EXISTS (
            SELECT FROM chain.root_attribution AS t
             WHERE t.chain_id = h.chain_id AND t.block_number = h.block_number AND t.manager = h.manager AND t.account = h.account));
+
+CREATE VIEW watch.root_disagreement AS
+SELECT t.chain_id, evidence.hex(t.manager) AS manager, evidence.hex(t.account) AS account, t.block_number::bigint AS block_number,
+       to_timestamp(o.block_time) AS block_time, evidence.hex(o.root) AS state_root, t.contradicting_evidence AS evidence,
+       evidence.hex(t.contradicting_root) AS evidence_root, evidence.hex(t.transaction_hash) AS transaction_hash,
+       coalesce(t.block_number <= c.finalized_number, false) AS is_final
+  FROM chain.root_attribution AS t
+  JOIN chain.chain AS c ON c.chain_id = t.chain_id
+  JOIN chain.canonical_root AS o
+    ON o.chain_id = t.chain_id AND o.manager = t.manager AND o.account = t.account AND o.block_number = t.block_number
+ WHERE t.contradicting_root IS NOT NULL;
 
 CREATE VIEW watch.account AS
 SELECT a.chain_id, evidence.hex(a.account) AS account, created.factory, coalesce(a.block_number, created.block_number)::bigint AS created_block,
@@ -956,8 +1037,10 @@ SELECT u.chain_id, evidence.hex(u.user_op_hash) AS user_op_hash, evidence.hex(u.
        evidence.hex(u.paymaster) AS paymaster, u.success, u.actual_gas_cost::numeric AS actual_gas_cost,
        u.actual_gas_used::numeric AS actual_gas_used, u.block_number::bigint AS block_number, u.log_index,
        evidence.hex(u.transaction_hash) AS transaction_hash, evidence.hex(u.entry_point) AS entry_point,
-       evidence.hex(d.validation_module) AS validation_module, d.calls, to_timestamp(b.block_time) AS block_time
+       evidence.hex(d.validation_module) AS validation_module, d.calls, to_timestamp(b.block_time) AS block_time,
+       evidence.hex(k.bundler) AS bundler, evidence.hex(k.called) AS bundle_called
   FROM chain.user_operation AS u
+  LEFT JOIN chain.bundle AS k ON k.chain_id = u.chain_id AND k.block_number = u.block_number AND k.transaction_hash = u.transaction_hash
   LEFT JOIN chain.user_operation_body AS d ON d.chain_id = u.chain_id AND d.block_number = u.block_number AND d.log_index = u.log_index
   LEFT JOIN chain.block AS b ON b.chain_id = u.chain_id AND b.block_number = u.block_number;
 
@@ -985,14 +1068,79 @@ SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) A
        evidence.hex(x.session_key) AS session_key,
        CASE WHEN latest.root IS DISTINCT FROM s.root THEN 'not_on_chain'
             WHEN x.valid_until <> 0 AND x.valid_until < c.indexed_time THEN 'expired'
-            WHEN x.valid_after > c.indexed_time THEN 'not_yet_valid' ELSE 'active' END AS state
+            WHEN x.valid_after > c.indexed_time THEN 'not_yet_valid' ELSE 'active' END AS state,
+       used.use_count, used.first_block AS first_used_block, used.last_block AS last_used_block, to_timestamp(b.block_time) AS last_used_time,
+       x.client_status
   FROM sessions.session_set AS s
   JOIN sessions.session AS x ON x.set_id = s.set_id
   LEFT JOIN chain.chain AS c ON c.chain_id = s.chain_id
   LEFT JOIN LATERAL (
       SELECT o.root FROM chain.canonical_root AS o
        WHERE o.chain_id = s.chain_id AND o.manager = s.manager AND o.account = s.account
-       ORDER BY o.block_number DESC LIMIT 1) AS latest ON true;
+       ORDER BY o.block_number DESC LIMIT 1) AS latest ON true
+  LEFT JOIN LATERAL (
+      SELECT count(DISTINCT u.user_op_hash) AS use_count, min(u.block_number)::bigint AS first_block, max(u.block_number)::bigint AS last_block
+        FROM chain.session_use AS u
+       WHERE u.chain_id = s.chain_id AND u.account = s.account AND u.leaf = x.leaf AND u.manager = s.manager) AS used ON true
+  LEFT JOIN chain.block AS b ON b.chain_id = s.chain_id AND b.block_number = used.last_block;
+
+CREATE VIEW watch.session_use AS
+SELECT u.chain_id, evidence.hex(u.manager) AS manager, evidence.hex(u.account) AS account, evidence.hex(u.user_op_hash) AS user_op_hash,
+       evidence.hex(u.leaf) AS leaf, s.set_id, u.block_number::bigint AS block_number, to_timestamp(b.block_time) AS block_time,
+       s.set_id IS NOT NULL AS known, evidence.hex(u.session_key) AS session_key,
+       evidence.hex(u.session_validation_module) AS session_validation_module, u.valid_until, u.valid_after, p.success,
+       evidence.hex(u.implied_root) AS implied_root,
+       CASE WHEN u.implied_root IN (held.root, ended.root) THEN 'held' WHEN named.found THEN 'inside_block' ELSE 'not_seen' END AS root_state,
+       evidence.hex(u.called) AS called, evidence.hex(u.granted_contract) AS granted_contract,
+       evidence.hex(u.granted_recipient) AS granted_recipient, u.granted_token_id::numeric AS granted_token_id,
+       evidence.hex(p.transaction_hash) AS transaction_hash, u.log_index, u.use_index,
+       coalesce(u.block_number <= c.finalized_number, false) AS is_final
+  FROM chain.session_use AS u
+  JOIN chain.chain AS c ON c.chain_id = u.chain_id
+  LEFT JOIN chain.user_operation AS p ON p.chain_id = u.chain_id AND p.block_number = u.block_number AND p.log_index = u.log_index
+  LEFT JOIN chain.block AS b ON b.chain_id = u.chain_id AND b.block_number = u.block_number
+  LEFT JOIN LATERAL (
+      -- The set whose root was proven, else the newest that holds the leaf. An inner node that a proof carries is in none.
+      SELECT x.set_id FROM sessions.session AS l JOIN sessions.session_set AS x ON x.set_id = l.set_id
+       WHERE l.leaf = u.leaf AND x.chain_id = u.chain_id AND x.manager = u.manager AND x.account = u.account
+       ORDER BY x.root = u.implied_root DESC, x.set_id DESC LIMIT 1) AS s ON true
+  LEFT JOIN LATERAL (
+      SELECT o.root::bytea AS root FROM chain.canonical_root AS o
+       WHERE o.chain_id = u.chain_id AND o.manager = u.manager AND o.account = u.account AND o.block_number < u.block_number
+       ORDER BY o.block_number DESC LIMIT 1) AS held ON true
+  LEFT JOIN LATERAL (
+      SELECT o.root::bytea AS root FROM chain.canonical_root AS o
+       WHERE o.chain_id = u.chain_id AND o.manager = u.manager AND o.account = u.account AND o.block_number = u.block_number) AS ended ON true
+ CROSS JOIN LATERAL (
+      SELECT EXISTS (SELECT FROM chain.root_hint AS h
+                      WHERE h.chain_id = u.chain_id AND h.manager = u.manager AND h.account = u.account AND h.block_number = u.block_number
+                        AND h.root = u.implied_root AND h.evidence <> 'signature') AS found) AS named;
+
+-- Tokens that moved in operations which a session key signed, one row each: of several sessions of one operation the one
+-- that stands for a call to the contract, and of those one whose grant fits. What is not granted by name says nothing.
+CREATE VIEW watch.session_mint AS
+SELECT t.chain_id, evidence.hex(u.account) AS account, evidence.hex(u.manager) AS manager, evidence.hex(t.user_op_hash) AS user_op_hash,
+       evidence.hex(u.leaf) AS leaf, evidence.hex(u.session_key) AS session_key, evidence.hex(t.contract) AS contract,
+       t.token_id::numeric AS token_id, t.amount::numeric AS amount, evidence.hex(t.from_address) AS from_address,
+       evidence.hex(t.to_address) AS to_address,
+       CASE WHEN coalesce(u.granted_contract, u.granted_recipient) IS NOT NULL OR u.granted_token_id IS NOT NULL
+            THEN coalesce(u.granted_contract = t.contract, true) AND coalesce(u.granted_recipient = t.to_address, true)
+                 AND coalesce(u.granted_token_id = t.token_id, true) END AS fits,
+       u.granted_contract = t.contract AS fits_contract, u.granted_recipient = t.to_address AS fits_recipient,
+       u.granted_token_id = t.token_id AS fits_token_id, evidence.hex(u.granted_contract) AS granted_contract,
+       evidence.hex(u.granted_recipient) AS granted_recipient, u.granted_token_id::numeric AS granted_token_id,
+       t.block_number::bigint AS block_number, t.log_index, t.batch_index, evidence.hex(t.transaction_hash) AS transaction_hash,
+       to_timestamp(b.block_time) AS block_time
+  FROM chain.session_use AS u
+  JOIN chain.erc1155_transfer AS t ON t.chain_id = u.chain_id AND t.block_number = u.block_number AND t.user_op_hash = u.user_op_hash
+  LEFT JOIN chain.block AS b ON b.chain_id = t.chain_id AND b.block_number = t.block_number
+ WHERE u.use_index = (
+      SELECT o.use_index FROM chain.session_use AS o
+       WHERE o.chain_id = u.chain_id AND o.block_number = u.block_number AND o.log_index = u.log_index
+       ORDER BY coalesce(o.called = t.contract, false) DESC,
+                (coalesce(o.granted_contract = t.contract, true) AND coalesce(o.granted_recipient = t.to_address, true)
+                 AND coalesce(o.granted_token_id = t.token_id, true)) DESC, o.use_index
+       LIMIT 1);
 
 CREATE VIEW watch.verdict AS
 SELECT v.chain_id, evidence.hex(v.manager) AS manager, evidence.hex(v.account) AS account, v.verdict, v.cause,
@@ -1208,12 +1356,16 @@ COMMENT ON TABLE chain.account IS 'The watch list.';
 COMMENT ON TABLE chain.account_event IS 'Logs of watched accounts, of the factory and of ownership modules about them. Partitioned by a million blocks.';
 COMMENT ON TABLE chain.user_operation IS 'UserOperationEvents whose sender is watched. Partitioned by a million blocks.';
 COMMENT ON TABLE chain.user_operation_body IS 'What the handleOps input says of a stored user operation. A pass of its own: it needs the transaction.';
+COMMENT ON TABLE chain.bundle IS 'Who sent the transactions that carried watched user operations.';
+COMMENT ON TABLE chain.session_use IS 'Sessions that signed user operations, as the signatures present them.';
 COMMENT ON TABLE chain.erc1155_transfer IS 'ERC-1155 transfers, one row per id of a batch. Partitioned by a million blocks.';
 COMMENT ON TABLE chain.erc1155_balance IS 'Balances folded from final transfers only, without the zero address; watch.erc1155_balance adds the tail.';
 COMMENT ON TABLE chain.erc1155_approval IS 'ApprovalForAll events of watched token contracts.';
 COMMENT ON TABLE chain.erc1155_uri IS 'URI events of watched token contracts.';
 COMMENT ON TABLE chain.root_hint IS 'Roots that calldata, events or signatures name. They attribute and hint; state alone decides.';
 COMMENT ON TABLE chain.root_attribution IS 'Who changed a root, as far as the logs and inputs of the block say. One row per account read at a trigger.';
+COMMENT ON TABLE chain.trace_queue IS 'Changes of roots that logs and inputs did not settle, to be looked for in traces, where those are configured.';
+COMMENT ON COLUMN chain.trace_queue.attempts IS 'How often a node had no usable answer.';
 COMMENT ON TABLE chain.undecoded_log IS 'Logs that match a watched event but cannot be decoded or stored as it: kept raw, nothing stops.';
 COMMENT ON TABLE chain.coverage IS 'Which final blocks each pass has done, per filter and cohort. The live lane covers what is above the marker.';
 COMMENT ON TABLE chain.pace IS 'How fast debt was paid lately, by kind of work: what estimates of the remaining time rest on.';
@@ -1244,6 +1396,12 @@ COMMENT ON VIEW watch.session_root_current IS 'The last change per chain, manage
 COMMENT ON VIEW watch.session_root_transient IS
     'Roots that stood only inside a block: an event, or the calldata of an operation that succeeded, names one that state no longer shows at the block''s end.';
 COMMENT ON VIEW watch.session_set IS 'The stored session sets, and whether the chain has them.';
+COMMENT ON VIEW watch.root_disagreement IS
+    'Roots that an event, an input or a signature says must stand at the end of a block, where state shows another: the node lies about one of'
+    ' them, or the manager is not what it seems. State is what was believed.';
+COMMENT ON VIEW watch.session_use IS 'User operations that session keys signed: which session, and which root its proof shows at validation.';
+COMMENT ON VIEW watch.session_mint IS
+    'ERC-1155 tokens that moved in operations signed by a session key: which session moved what, and whether its own data names that recipient and id.';
 COMMENT ON VIEW watch.session IS 'The sessions of the stored sets. What a key may spend (session_key_data) is not shown.';
 COMMENT ON VIEW watch.verdict IS 'What is known of each manager and account now.';
 COMMENT ON VIEW watch.drift IS 'The verdicts that are drifted: who to look at.';
@@ -1292,8 +1450,6 @@ COMMENT ON COLUMN chain.account.block_number IS 'Where the factory created it; n
 COMMENT ON COLUMN chain.account.seq IS 'Order of learning: a daemon loads what is new above the last it has.';
 COMMENT ON COLUMN chain.user_operation_body.log_index IS 'The position of the operation''s UserOperationEvent.';
 COMMENT ON COLUMN chain.user_operation_body.factory IS 'The factory that initCode calls; null if the account was there.';
-COMMENT ON COLUMN chain.user_operation_body.sessions IS
-    'What its signature says of session keys: [{manager, leaf, implied_root, valid_until, valid_after, session_validation_module}].';
 COMMENT ON COLUMN chain.erc1155_balance.balance IS 'Received minus sent, final transfers only; negative while history is incomplete.';
 COMMENT ON COLUMN chain.root_hint.log_index IS 'The position of the UserOperationEvent or MerkleRootUpdated log it belongs to.';
 COMMENT ON COLUMN chain.root_hint.evidence IS 'Where the root was found: event, calldata, signature, trace.';
@@ -1389,6 +1545,31 @@ COMMENT ON COLUMN watch.session_set.state IS
     'on_chain: its root is the one that holds now. was_on_chain: it was there before. expected: never seen there, and the newest that should be. stored: none of these.';
 COMMENT ON COLUMN watch.session_set.first_on_chain_block IS 'The first block at which its root was observed; null: never.';
 COMMENT ON COLUMN watch.session_set.last_on_chain_block IS 'The last block at which its root was observed, also while it still holds.';
+COMMENT ON COLUMN chain.session_use.log_index IS 'The position of the operation''s UserOperationEvent.';
+COMMENT ON COLUMN chain.session_use.session_key_data IS 'As the signature presents it; kept so that a layout that is configured later applies to the past.';
+COMMENT ON COLUMN watch.session_use.log_index IS 'The position of the operation''s UserOperationEvent.';
+COMMENT ON COLUMN watch.session_use.set_id IS 'The stored set whose root the proof shows, else the newest that holds this leaf; null: none does.';
+COMMENT ON COLUMN watch.session_use.known IS 'False: no stored set of the account holds this leaf. A proof alone makes no session: an inner node of the tree passes, too.';
+COMMENT ON COLUMN watch.session_use.root_state IS
+    'Where the proven root stood: held (at the end of the block before or of this one; an operation may still use what one beside it in the bundle replaces),'
+    ' inside_block (something of this block names it), not_seen (not observed, or not yet).';
+COMMENT ON COLUMN watch.session.use_count IS 'How many user operations were signed by it, failed ones included.';
+COMMENT ON COLUMN watch.session.first_used_block IS 'The block of the first of them; null: never used.';
+COMMENT ON COLUMN watch.session.last_used_block IS 'The block of the last of them.';
+COMMENT ON COLUMN watch.session.last_used_time IS 'The time of the last of them, by the chain''s clock.';
+COMMENT ON COLUMN watch.session_mint.fits IS
+    'Whether contract, recipient and token are what the session''s data names, as far as it names them; null: it names none, or its layout is not known.';
+COMMENT ON COLUMN watch.session_mint.leaf IS 'The session that signed for it.';
+COMMENT ON COLUMN watch.session_mint.fits_contract IS 'Whether the contract is the one granted; null: none is granted by name.';
+COMMENT ON COLUMN watch.session_mint.fits_recipient IS 'Whether it went to the recipient granted; null: none is granted by name.';
+COMMENT ON COLUMN watch.session_mint.fits_token_id IS 'Whether the token is the one granted; null: none is granted by name.';
+COMMENT ON COLUMN watch.root_disagreement.evidence IS 'What says otherwise: event, calldata, signature, trace.';
+COMMENT ON COLUMN watch.root_disagreement.evidence_root IS 'The root that must stand by that evidence.';
+COMMENT ON COLUMN watch.root_disagreement.state_root IS 'The root that state shows.';
+COMMENT ON COLUMN chain.root_attribution.contradicting_evidence IS 'What says that another root must stand: event, calldata, signature, trace; null: nothing.';
+COMMENT ON COLUMN chain.root_attribution.contradicting_root IS 'The root that must stand by that evidence.';
+COMMENT ON COLUMN watch.user_operation.bundle_called IS 'The contract the bundle was sent to: the EntryPoint, or one that called it; null: not read.';
+COMMENT ON COLUMN chain.bundle.called IS 'The contract it was sent to: the EntryPoint, or one that called it; null: the transaction made a contract.';
 COMMENT ON COLUMN watch.session.state IS
     'By the time of the indexed block: active, expired (valid_until has passed), not_yet_valid (valid_after has not come), not_on_chain (the set''s root is not the current one).';
 COMMENT ON COLUMN watch.verdict.is_final IS 'The observation is final and the account''s history is covered up to the finalized block.';
@@ -1446,13 +1627,16 @@ BEGIN
             ('amount', 'How many of the token; 0 is legal.'),
             ('approved', 'True: the operator may move every token of the account.'),
             ('args', 'The event''s parameters by the names of the contract; bytes as 0x text.'),
-            ('attribution', 'Who made the change: user_operation, module (a module of the account), transaction (a plain transaction), ambiguous (several could have), none (nothing names it).'),
+            ('attribution', 'Who made the change: user_operation, session_key (a user operation that a session key signed), module (a module of the account), transaction (which is all that is known: of its sender, bundler, or several operations), ambiguous (several transactions could have), none (nothing names it).'),
             ('batch_index', 'The position inside a TransferBatch; 0 for a TransferSingle.'),
             ('block_hash', 'The hash of the block.'),
             ('block_number', 'The number of the block.'),
             ('block_time', 'When the block was made, by the chain''s clock.'),
             ('by_time_only', 'True: time alone (grace, expiry) opened it, not a block.'),
+            ('bundler', 'Who sent the transaction that carried the operation; null: none did, or it has not been read.'),
+            ('called', 'The contract of the call that this session stands for; null: it stands for all calls, or they are not known.'),
             ('calls', 'What it calls: [{to, value, selector, data_bytes}]; null or empty while the input has not been read.'),
+            ('client_status', 'What the client''s store says of the session: pending, active, inactive, expired, revoked; null: nothing. The client''s word, never trusted as truth about the chain.'),
             ('cause', 'Why it is drifted, null for other verdicts: tainted_account, rotated_by_session_key, manager_disabled, module_without_code, cleared_on_chain, reverted_to_older_set, superseded, never_landed, manager_mismatch, order_or_duplicates, lost_sessions, revoked_still_provable, unknown_root. The first in this order that holds.'),
             ('chain_id', 'The chain''s id.'),
             ('closed_time', 'When another verdict took its place, wall clock.'),
@@ -1466,7 +1650,7 @@ BEGIN
             ('detected_at', 'When, by the database''s clock.'),
             ('entry_point', 'The EntryPoint that executed it.'),
             ('event', 'The event''s name.'),
-            ('evidence', 'How the change is known beyond state: state (nothing else), event, calldata, signature, trace.'),
+            ('evidence', 'How the change is known beyond state: state (nothing else), event (the manager''s own, or the logged hash of a module''s call), calldata, signature, trace.'),
             ('expected_root', 'The root the chain should have; null: none is expected.'),
             ('expected_set_id', 'The stored set the chain should have.'),
             ('explanation', 'One sentence that says what is the matter.'),
@@ -1475,17 +1659,22 @@ BEGIN
             ('finality_violation', 'Not null: node and database disagree at or below finality; says where. Nothing is written meanwhile.'),
             ('first_block', 'The first block of the stretch.'),
             ('from_address', 'Who sent; the zero address: a mint.'),
+            ('granted_contract', 'The contract that the session''s data allows to call, by the module''s layout; null: none by name.'),
+            ('granted_recipient', 'The recipient that the session''s data names, by the module''s layout; null: none.'),
+            ('granted_token_id', 'The token that the session''s data names, by the module''s layout; null: none.'),
             ('hash', 'The hash of the block.'),
             ('hint_index', 'The order inside one operation.'),
+            ('implied_root', 'The account''s root at validation, as the proof in the signature shows it.'),
             ('implementation', 'The implementation behind the proxy, by state; zero: no code, or not a SmartAccount proxy.'),
             ('is_current', 'True: no later change, this root holds now.'),
             ('is_final', 'The block is at or below the finalized one.'),
             ('last_block', 'The last block of the stretch.'),
-            ('leaf', 'The session''s leaf: keccak256 of its packed fields.'),
+            ('leaf', 'The session''s leaf: keccak256 of its packed fields. Null: no session, or it cannot be told.'),
             ('leaf_index', 'The position in the set, from 0.'),
             ('log_index', 'The position of the log in its block.'),
             ('manager', 'The SessionKeyManager contract.'),
-            ('matched_form', 'Which leaves of the stored document give the root: all_leaves, or the form that matched.'),
+            ('matched_form', 'Which leaves of its document the set is made of: all_leaves, not_revoked (without those the client calls REVOKED), active (those it calls ACTIVE), revoke_form (the old tree and what the SDK''s revokeSessions appended), prefix (an older state: the beginning of the list), suffix (an older state of a list kept newest first). The last four are stored because the chain had that root at the import; no verdict wants a revoke_form.'),
+            ('module', 'The module of the account that set it; null: none did, or nothing names it.'),
             ('new_tip_number', 'The node''s tip at that moment; null after an operator''s rewind.'),
             ('nonce', 'Key (upper 192 bits) and sequence of the operation.'),
             ('observed_block', 'The block of the observation it rests on; null: none.'),
@@ -1511,7 +1700,7 @@ BEGIN
             ('since_block', 'The block since which it is so; null: not tied to a block.'),
             ('since_time', 'The time since which it is so: a computed instant, not the moment a sweep ran.'),
             ('start_block', 'Where history begins; null: not found yet.'),
-            ('stored_at', 'When it was stored, by the database''s clock.'),
+            ('stored_at', 'When it was stored, by the database''s clock; of what the chain had at a later import: just before the set it is an older state of.'),
             ('stored_block', 'The indexed block when it was stored; null: nothing was indexed yet.'),
             ('success', 'False: the execution failed and its changes were undone.'),
             ('tainted', 'True: another implementation, or a watched manager as fallback handler: its root may change without a log. Null: not read yet.'),
@@ -1521,6 +1710,7 @@ BEGIN
             ('transaction_hash', 'The hash of the transaction; null: not known.'),
             ('transaction_index', 'The position of the transaction in its block.'),
             ('updated_at', 'When the row was last written, by the database''s clock.'),
+            ('use_index', 'The order of the sessions in one signature.'),
             ('user_op_hash', 'The user operation it belongs to; null: none, or not known.'),
             ('valid_after', 'Unix seconds from which the session may be used; 0: at once.'),
             ('valid_until', 'Unix seconds up to which the session may be used; 0: for ever.'),
@@ -1547,6 +1737,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA chain TO sessionwat
 GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA evidence, sessions TO sessionwatch_writer;
 GRANT UPDATE ON evidence.module_code, evidence.account_observation TO sessionwatch_writer;
 GRANT UPDATE, DELETE ON evidence.unobserved TO sessionwatch_writer;
+GRANT UPDATE (session_key, client_status) ON sessions.session TO sessionwatch_writer;
+GRANT UPDATE (matched_form) ON sessions.session_set TO sessionwatch_writer;
 REVOKE INSERT ON evidence.schema_version FROM sessionwatch_writer;
 REVOKE INSERT, UPDATE, DELETE ON chain.canonical_root, chain.canonical_slots, chain.root_change, chain.named_root, chain.covered FROM sessionwatch_writer;
 GRANT SELECT ON ALL TABLES IN SCHEMA watch TO sessionwatch_writer;

@@ -6,9 +6,15 @@ The shell
     cli_common.py       what all verbs share: options, output, how errors become exit codes
     cli_sessions.py     sessions import, list, show
     cli_audit.py        `audit`: its progress bar and its report
+    cli_explain.py      `explain`: one account in words
     cli_status.py       what `status` prints: one bar per lane
     cli_progress.py     the bars of `run --once` on a terminal
     cli_export.py       sessions export
+    cli_plan.py         sessions plan: the next set of an account
+    cli_choice.py       which session of which set is meant
+    cli_prove.py        sessions prove
+    cli_validate.py     sessions validate: what it asks and prints
+    validate.py         what a node says of one session, after one block
     whole_files.py      files that appear whole or not at all, for their owner only
     check.py            `check`: do configuration, database, nodes and contracts fit together?
     config.py           TOML, credentials, environment → frozen settings; every mistake at once
@@ -20,6 +26,7 @@ The shell
     follow.py           THE loop of the live lane: plan, fetch, one transaction
     history.py          the passes over the past: several ranges in flight, until nothing is owed
     sweep.py            what time alone changes, and what others queued
+    settling.py         traces that settle who changed a root, where they are configured
     retention.py        drops old raw detail, slice by slice
     audit.py            a node asked again for what the database counts as covered
     auditing.py         the daemon's own audit: roots and slots just below the tip, again and again
@@ -45,6 +52,7 @@ chain/  1 IN: the only code that talks to nodes
     logs.py             logs, with proof that they belong to the blocks asked for
     state.py            transactions, code, what kind of manager stands somewhere
     bulk.py             storage and code at block hashes, in few requests; an error is never a zero
+    traces.py           traces of transactions, in both dialects, without what was reverted
     questions.py        questions of state, put to the endpoints until one has it
     readers.py          byte code that reads many words in one eth_call
     slots.py            where an account keeps what is read of it
@@ -81,15 +89,27 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     session_json.py     strict JSON that may lie beside private keys
     session_fields.py   one field of a document somebody else wrote
     session_reader.py   one session after the other, every mistake with its path
+    session_place.py    what a document says of its sets beside their sessions
+    store_forms.py      which sets a client's list stands for, and which form of it the chain has
+    import_plan.py      what an import stores of one list, given the roots on chain
     session_export.py   session sets as the documents that import reads
     session_particle.py what an answer of particle_aa_createSessions says of account and root
     session_abi.py      sessionKeyDataInAbi → bytes
+    leaf_order.py       the order of a changed set that spares most proofs
+    session_plan.py     the next set: what stays, goes and joins
+    session_proof.py    a session's proof, and the signatures it travels in
+    session_check.py    whether a session can be used, condition by condition
     session_layout.py   where a module keeps the session key in its data
     verdict_values.py   what goes into a verdict, and what comes out
     expected_set.py     what the chain has, and what it should have
+    wishes.py           what a client wants of it: kept leaves, revoked leaves
+    root_search.py      which arrangement of stored sessions gives an unknown root
+    root_story.py       that arrangement in words
     expiry.py           what the passing of block time does to sessions
     verdicts.py         the one decision
     explain.py          the one sentence
+    account_report.py   one account in detail: how each stored set differs from the tree
+    remedies.py         what to do about a verdict, a cause, a warning
 
 store/  3 OUT: the only code with SQL; one step, one transaction
     schema.py           schema.sql: applying it, and its version
@@ -105,10 +125,12 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     observations.py     what was read from state, and who is named for it
     sessions.py         the stored session sets: import, list, show
     session_export.py   the stored session sets with their data, one after the other
+    session_choice.py   an account's newest set, and what is indexed of its root
     sweep.py            the sweep's: what waits to be decided, and deciding it
     verdict_queue.py    (manager, account) whose inputs changed
     verdict_inputs.py   what verdicts are decided on
     verdicts.py         verdicts in the database, and telling who listens
+    explain.py          what `explain` tells of one account, in one snapshot
     retention.py        dropping partitions that are old and paid for, and what they told
     audit.py            what an audit reads
     auditing.py         what the daemon's own audits read

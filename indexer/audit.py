@@ -64,7 +64,13 @@ class AuditReport:
     tally: Tally = field(default_factory=Tally)
 
 
-async def patiently(work: Callable[[], Awaitable[T]], what: str, give_up_seconds: float) -> T:
+async def patiently(
+    work: Callable[[], Awaitable[T]],
+    what: str,
+    give_up_seconds: float,
+    *,
+    event: str = "audit_waits",
+) -> T:
     """Repeat what can be repeated until it works; what failed last is raised after so long.
 
     A node that wants a narrower range is not asked for the same one again.
@@ -80,7 +86,7 @@ async def patiently(work: Callable[[], Awaitable[T]], what: str, give_up_seconds
             if loop.time() + PAUSE_SECONDS > deadline:
                 raise
             if not told:
-                log.warning("audit_waits", what=what, reason=str(error), remedy=error.remedy)
+                log.warning(event, what=what, reason=str(error), remedy=error.remedy)
                 told = True
             await asyncio.sleep(PAUSE_SECONDS)
 

@@ -26,8 +26,12 @@ from indexer.cli_common import (
     run_async,
     with_database,
 )
+from indexer.cli_explain import explain
 from indexer.cli_export import export_sets
+from indexer.cli_plan import plan_set
+from indexer.cli_prove import prove
 from indexer.cli_sessions import sessions
+from indexer.cli_validate import validate
 from indexer.errors import (
     EXIT_STOPPED,
     EXIT_TRY_AGAIN,
@@ -310,7 +314,11 @@ def _confirmed() -> bool:
 
 
 cli.add_command(audit)
+cli.add_command(explain)
 sessions.add_command(export_sets)
+sessions.add_command(plan_set)
+sessions.add_command(prove)
+sessions.add_command(validate)
 cli.add_command(sessions)
 
 

@@ -6,7 +6,7 @@ Nothing heavy is imported here: `sessionwatch --help` answers at once.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +17,7 @@ from indexer.errors import EXIT_FATAL, EXIT_STUCK, FatalError, SessionwatchError
 
 if TYPE_CHECKING:
     from indexer.config import DatabaseSettings, Settings
+    from indexer.core.session_layout import Layout
     from indexer.core.settings import ChainSettings
     from indexer.core.types import Address
     from indexer.store.pool import Database
@@ -125,6 +126,16 @@ def known_chain_id(settings: Settings | None, name: str) -> int:
     raise UsageError(f"no chain {name!r} is known", remedy=f"known are: {', '.join(known)}")
 
 
+def session_layouts(settings: Settings | None, chain_ids: Collection[int]) -> dict[Address, Layout]:
+    """Return how modules lay out their sessions' data, as configured for these chains."""
+    return {
+        module: layout
+        for chain in (settings.chains if settings is not None else ())
+        if chain.chain_id in chain_ids
+        for module, layout in chain.session_layouts.items()
+    }
+
+
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a verb's coroutine."""
     import asyncio  # noqa: PLC0415
@@ -157,6 +168,16 @@ def hex_text(value: bytes) -> str:
     return "0x" + value.hex()
 
 
+def time_text(seconds: int) -> str:
+    """Write unix seconds as a date in UTC; what no calendar has stays a number."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds} s"
+
+
 def plain(value: Any) -> Any:
     """Turn a row into what JSON can hold."""
     import dataclasses  # noqa: PLC0415
@@ -177,6 +198,12 @@ def plain(value: Any) -> Any:
 def print_json(value: Any) -> None:
     """Print one JSON document."""
     click.echo(json.dumps(plain(value), indent=2))
+
+
+def print_line(name: str, value: object) -> None:
+    """Print a name and its value, in two columns."""
+    text = hex_text(value) if isinstance(value, bytes) else value
+    click.echo(f"{name:<16}{text}".rstrip())
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -92,14 +92,14 @@ def export_sets(
 
     \b
     FORM                 SETS IN A DOCUMENT          CARRIES
-    object (default)     any number                  chain, manager, account, root
+    object (default)     any number                  all that is stored
     plain                one                         only the sessions
     particle_request     one, without ownerAddress   chain
     particle_response    one, userOp abridged        chain, manager, account, root
     particle_validate    one                         only the sessions
     particle_send        one, userOp abridged        account
-    sdk_store            one                         root; account if <account>_sessions.json
-    sdk_dump             one per account             account, root
+    sdk_store            one                         root, status; account by its name
+    sdk_dump             one per account             account, root, status
     particle_demo_store  one per account and chain   chain; needs one known session key
 
     \b

@@ -308,6 +308,8 @@ def _chain(
         grace_seconds=value("grace_seconds", 600),
         audit_seconds=value("audit_seconds", 300),
         retention_blocks=value("retention_blocks"),
+        traces=value("traces", "off"),
+        session_layouts=value("session_layouts", {}),
         retired=RETIRED.get(chain_id, ""),
     )
 

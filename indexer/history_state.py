@@ -48,7 +48,7 @@ async def fetch_bodies_of(
     operations = await read_operations(database, settings.chain_id, task, USER_OPERATION)
     numbers = sorted({o.trigger.block_number for o in operations})
     headers = await known_headers(database, settings.chain_id, numbers)
-    bodies, hints = await fetch_bodies(
+    answer = await fetch_bodies(
         node,
         settings,
         [
@@ -61,7 +61,9 @@ async def fetch_bodies_of(
             for o in operations
         ],
     )
-    return Payment(task, headers.values(), BlockRows(bodies=bodies, hints=hints))
+    rows = BlockRows(bodies=answer.bodies, hints=answer.hints)
+    rows.bundles = list(answer.bundles.values())
+    return Payment(task, headers.values(), rows)
 
 
 async def fetch_roots_of(
@@ -93,7 +95,9 @@ async def fetch_roots_of(
     )
     await reading.silent_changes([a for a in sorted(silent) if members.watched(a, task.last)], task)
     rows = reading.rows
-    rows.attributions = attributions_of(rows.roots, grouped, stored.hints)
+    rows.attributions = attributions_of(
+        rows.roots, grouped, stored.hints, stored.known_inputs, silent | reading.ever_tainted
+    )
     used = rows.block_numbers()
     return Payment(
         task,

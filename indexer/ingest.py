@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Protocol, cast
 
@@ -19,18 +19,18 @@ from indexer.chain.slots import (
 )
 from indexer.chain.state import fetch_transactions
 from indexer.core.abi import DecodeError
+from indexer.core.attribution import RootAttribution, attribute
 from indexer.core.events import DecodedLogs
 from indexer.core.passes import hex_of
 from indexer.core.roots import (
     AccountObservation,
-    RootAttribution,
     RootHint,
     RootObservation,
     Trigger,
-    attribute,
     body_hints,
     is_tainted,
 )
+from indexer.core.session_layout import read_grant
 from indexer.core.settings import ChainSettings
 from indexer.core.types import (
     ZERO_ADDRESS,
@@ -50,7 +50,7 @@ from indexer.errors import (
     StatePrunedError,
 )
 from indexer.log import get_logger
-from indexer.store.copying import BodyRow
+from indexer.store.copying import BodyRow, BundleRow
 from indexer.store.rows import RowCounts
 from indexer.store.verdicts import VerdictChange, VerdictCount
 
@@ -164,22 +164,34 @@ class Operation:
     transaction_index: int
 
 
+@dataclass(slots=True)
+class Bodies:
+    """What the transactions of user operations say; `bundles` by transaction hash."""
+
+    bodies: list[BodyRow] = field(default_factory=list)
+    hints: list[RootHint] = field(default_factory=list)
+    bundles: dict[Hash32, BundleRow] = field(default_factory=dict)
+
+    def known_inputs(self) -> frozenset[Hash32]:
+        """Return the hashes of the operations whose input was decoded."""
+        return frozenset(row.body.user_op_hash for row in self.bodies)
+
+
 async def fetch_bodies(
     node: Node,
     settings: ChainSettings,
     operations: Sequence[Operation],
-) -> tuple[list[BodyRow], list[RootHint]]:
+) -> Bodies:
     """Decode the handleOps input of stored user operations, where their transaction is one.
 
     An operation whose hash the input does not yield has no row: a wrapper made it, or its input
-    is not canonical.
+    is not canonical. Who sent the transaction is known all the same.
     Raises BlockUnknownError when a transaction has left its block.
     """
     places = sorted({(op.block_hash, op.transaction_index) for op in operations})
     transactions = dict(zip(places, await fetch_transactions(node, places), strict=True))
     decoded: dict[tuple[Hash32, Address], Mapping[Hash32, UserOperationBody]] = {}
-    bodies: list[BodyRow] = []
-    hints: list[RootHint] = []
+    answer = Bodies()
     for op in operations:
         trigger, entry_point = op.trigger, op.entry_point
         transaction = transactions[op.block_hash, op.transaction_index]
@@ -188,6 +200,9 @@ async def fetch_bodies(
                 f"the node does not have transaction {hex_of(trigger.transaction_hash)} in block "
                 f"{trigger.block_number}"
             )
+        answer.bundles[transaction.hash] = BundleRow(
+            trigger.block_number, transaction.hash, transaction.sender, transaction.to
+        )
         if transaction.to != entry_point:
             continue
         key = (trigger.transaction_hash, entry_point)
@@ -200,11 +215,19 @@ async def fetch_bodies(
         assert trigger.user_op_hash is not None
         body = decoded[key].get(trigger.user_op_hash)
         if body is not None:
-            bodies.append(BodyRow(trigger.block_number, trigger.log_index, body))
+            grants = tuple(
+                read_grant(
+                    one.session.session_validation_module,
+                    one.session.session_key_data,
+                    settings.session_layouts,
+                )
+                for one in body.sessions
+            )
+            answer.bodies.append(BodyRow(trigger.block_number, trigger.log_index, body, grants))
             # Of every contract, manager or not: one that is configured later has its hints then.
             named = {call.to for call in body.calls} | {s.manager for s in body.sessions}
-            hints += body_hints(trigger, body, named)
-    return bodies, hints
+            answer.hints += body_hints(trigger, body, named)
+    return answer
 
 
 def only_of_manager(decoded: DecodedLogs, manager: Address) -> DecodedLogs:
@@ -343,13 +366,25 @@ def attributions_of(
     roots: Iterable[RootObservation],
     triggers: Mapping[tuple[int, Address], Sequence[Trigger]],
     hints: Iterable[RootHint],
+    known_inputs: Collection[Hash32],
+    tainted: Collection[Address],
 ) -> list[RootAttribution]:
-    """Name who changed what, for every root that was read because of a trigger."""
+    """Name who changed what, for every root that was read because of a trigger.
+
+    `known_inputs` are the operations whose input was decoded; of the `tainted` accounts that says
+    nothing of what else may have changed a root.
+    """
     by_key: dict[tuple[int, Address], list[RootHint]] = {}
     for hint in hints:
         by_key.setdefault((hint.block_number, hint.account), []).append(hint)
     return [
-        attribute(observation, triggers[key], by_key.get(key, ()))
+        attribute(
+            observation,
+            triggers[key],
+            by_key.get(key, ()),
+            known_inputs=known_inputs,
+            tainted=observation.account in tainted,
+        )
         for observation in roots
         if (key := (observation.block_number, observation.account)) in triggers
     ]

@@ -34,6 +34,7 @@ from indexer.history import Historian, rest
 from indexer.ingest import keep_stepping
 from indexer.log import get_logger
 from indexer.retention import Retention
+from indexer.settling import Settler
 from indexer.store import chain_row, sessions, sweep, verdicts
 from indexer.store.pool import Database
 from indexer.sweep import Sweeper
@@ -125,6 +126,7 @@ class ChainLanes:
                 sweeper = Sweeper(
                     self.database, node, contracts, epoch, rules, listener, listener.wake
                 )
+                settler = Settler(self.database, node, settings, epoch, listener)
                 retention = Retention(self.database, settings, epoch, listener, RETENTION_SECONDS)
                 log.info(
                     "chain_taken_over",
@@ -134,7 +136,7 @@ class ChainLanes:
                     start_block=start_block,
                 )
                 if self.once:
-                    await _pay_once(node, follower, historian, sweeper, listener)
+                    await _pay_once(node, follower, historian, settler, sweeper, listener)
                     await retention.run_once()
                     return
                 async with asyncio.TaskGroup() as group:
@@ -151,6 +153,7 @@ class ChainLanes:
                     auditor = Auditor(self.database, node, contracts, epoch, listener)
                     group.create_task(auditor.run(), name=f"{settings.name}/audit")
                     group.create_task(self._look_again(node, without_code))
+                    group.create_task(settler.run(), name=f"{settings.name}/traces")
                     group.create_task(retention.run(), name=f"{settings.name}/retention")
                     group.create_task(
                         self._count_sessions(listener), name=f"{settings.name}/sessions"
@@ -303,6 +306,7 @@ async def _pay_once(
     node: Node,
     follower: Follower,
     historian: Historian,
+    settler: Settler,
     sweeper: Sweeper,
     listener: Telemetry,
 ) -> None:
@@ -322,6 +326,7 @@ async def _pay_once(
                 goal = head.latest.number
             busy = await follower.step()
             busy |= await historian.step()
+            busy |= await settler.step()
             busy |= await sweeper.step()
         except StaleStepError:
             if given_up:

@@ -210,6 +210,21 @@ async def settled(connection: Connection, block: int, block_hash: bytes) -> bool
     )
 
 
+async def stored_text(connection: Connection) -> str:
+    """Return every row of every table as text."""
+    tables = await connection.fetch(
+        "SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n "
+        "ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') "
+        "AND n.nspname IN ('chain', 'evidence', 'sessions')"
+    )
+    texts: list[str] = []
+    for schema, table in tables:
+        rows = await connection.fetch(f'SELECT t::text FROM "{schema}"."{table}" AS t')
+        texts += [row[0] for row in rows]
+    assert any("80001" in text for text in texts)
+    return "\n".join(texts)
+
+
 # What the law speaks of: everything but wall-clock columns, orphans, reorgs and counters.
 _COMPARED = {
     # Not observed_block: slots that a reorg made the daemon read again are evidence, not a change.
@@ -219,9 +234,16 @@ _COMPARED = {
     "account_event": "SELECT * FROM watch.account_event",
     "user_operation": "SELECT * FROM watch.user_operation",
     "session_root": "SELECT chain_id, manager, account, block_number, block_hash, block_time, "
-    "root, previous_root, transaction_hash, user_op_hash, evidence, attribution, matched_form, "
+    "root, previous_root, transaction_hash, user_op_hash, evidence, attribution, leaf, "
+    "session_key, module, bundler, matched_form, "
     "change_block_exact, is_final, is_current FROM watch.session_root",
     "session_root_transient": "SELECT * FROM watch.session_root_transient",
+    "session_use": "SELECT chain_id, manager, account, user_op_hash, leaf, block_number, known, "
+    "session_key, valid_until, valid_after, success, implied_root, root_state, called, "
+    "granted_contract, granted_recipient, granted_token_id, log_index, use_index, is_final "
+    "FROM watch.session_use",
+    "session_mint": "SELECT * FROM watch.session_mint",
+    "root_disagreement": "SELECT * FROM watch.root_disagreement",
     "erc1155_transfer": "SELECT * FROM watch.erc1155_transfer",
     "erc1155_balance": "SELECT * FROM watch.erc1155_balance",
     "erc1155_approval": "SELECT * FROM watch.erc1155_approval",

@@ -10,10 +10,20 @@ from tests.routes import Stage, StepFunction
 
 
 async def two_modules_in_one_block(s: Stage) -> None:
-    """Two transactions of one block, both by a module: nothing tells which root was the last."""
+    """Two transactions of one block, both by a module: the hash of its call tells which it was."""
     route, bob = "two modules in one block", await s.ready("bob", at.PUPPET_MODULE)
     roots = [s.new_root(bob, f"{route}/{i}") for i in range(2)]
     transactions = [s.puppet(bob, at.MANAGER, set_root_call(root).data) for root in roots]
+    receipts = await s.devnet.send_in_one_block(transactions)
+    await s.changed(route, bob, roots[1], receipts[1])
+
+
+async def two_libraries_in_one_block(s: Stage) -> None:
+    """The same by libraries in the account's place: nothing tells which root was the last."""
+    route, bob = "two libraries in one block", await s.ready("bob", at.PUPPET_MODULE)
+    roots = [s.new_root(bob, f"{route}/{i}") for i in range(2)]
+    calls = [call_data("set(address,bytes32)", at.MANAGER, root) for root in roots]
+    transactions = [s.puppet(bob, at.ROOT_LIBRARY, call, delegate=True) for call in calls]
     receipts = await s.devnet.send_in_one_block(transactions)
     await s.changed(route, bob, roots[1], receipts[1])
 
@@ -77,6 +87,7 @@ async def mints_of_a_failed_operation(s: Stage) -> None:
 
 MORE: dict[str, StepFunction] = {
     "two modules in one block": two_modules_in_one_block,
+    "two libraries in one block": two_libraries_in_one_block,
     "two operations by a bundler contract": two_operations_by_wrapper,
     "two operations, manager with event": two_operations_with_event,
     "the same root twice in one block": same_root_twice_in_one_block,

@@ -91,7 +91,7 @@ class Scenarios:
 
     `spans` are the blocks of each step. `changes` are true roots by eth_call, of the accounts of
     the vendor's factory. `live` and `history` are the tables of a daemon that followed and of one
-    that came afterwards; `rows` is watch.session_root once all sets are stored.
+    that came afterwards; `rows`, `uses` and `sessions` are as once all sets are stored.
     """
 
     stage: Stage
@@ -103,6 +103,8 @@ class Scenarios:
     rows: list[Row]
     sets: list[Row]
     slots: list[Row]
+    uses: list[Row]
+    sessions: list[Row]
 
     def true_write(self, row: Row) -> TracedCall:
         """Return the last call that set this row's root."""
@@ -125,14 +127,16 @@ async def play_and_index(
     config = configuration(live_url, devnet.url, managers=managers)
     async with connected(live_url) as live, running_daemon(folder, config, name="live") as daemon:
         await daemon.following()
-        spans = await _play(stage)
-        tip = await _tip(devnet)
+        spans = await play_everything(stage)
+        tip = await block_and_hash(devnet, "latest")
         await until(lambda: settled(live, *tip), "the run to be followed")
         followed = await _comparable(live)
         await _store_sets(live_url, stage)
         await until(lambda: settled(live, *tip), "the sets to be decided")
         rows = await table(live, "SELECT * FROM watch.session_root ORDER BY block_number")
         sets = await table(live, "SELECT * FROM watch.session_set")
+        uses = await table(live, "SELECT * FROM watch.session_use ORDER BY block_number, use_index")
+        sessions = await table(live, "SELECT * FROM watch.session")
         slots = await table(
             live,
             "SELECT evidence.hex(account) AS account, block_number, tainted "
@@ -163,10 +167,13 @@ async def play_and_index(
         rows=rows,
         sets=sets,
         slots=slots,
+        uses=uses,
+        sessions=sessions,
     )
 
 
-async def _play(stage: Stage) -> dict[str, range]:
+async def play_everything(stage: Stage) -> dict[str, range]:
+    """Play every step; return the blocks of each."""
     steps = [(step.name, step.run) for step in [*script(stage), *silent_script(stage)]]
     steps += [(name, partial(more, stage)) for name, more in MORE.items()]
     spans: dict[str, range] = {}
@@ -179,8 +186,9 @@ async def _play(stage: Stage) -> dict[str, range]:
     return spans
 
 
-async def _tip(devnet: Devnet) -> tuple[int, bytes]:
-    block = await devnet.rpc.call("eth_getBlockByNumber", "latest", False)
+async def block_and_hash(devnet: Devnet, tag: str) -> tuple[int, bytes]:
+    """Return number and hash of a block."""
+    block = await devnet.rpc.call("eth_getBlockByNumber", tag, False)
     return int(block["number"], 16), bytes.fromhex(block["hash"][2:])
 
 

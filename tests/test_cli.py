@@ -166,20 +166,23 @@ def test_a_dry_run_prints_the_leaves_and_root_of_the_vendor(
         "chain_id": 80001,
         "manager": MANAGER.lower(),
         "account": case["account"].lower(),
+        "matched_form": "all_leaves",
         "root": case["root"],
         "leaves": case["leaves"],
     }
 
 
 async def test_a_dry_run_reads_standard_input_and_prints_text() -> None:
-    """Text for people has the same five things as the JSON; warnings go to stderr."""
+    """Text for people has the same things as the JSON; warnings go to stderr."""
     document = {"account": ACCOUNT, "chainId": 80001, "sessions": [SESSION], "manager": MANAGER}
     done = await run("sessions", "import", "-", "--dry-run", stdin=json.dumps(document))
     assert done.code == 0, done.err
     lines = [line.split() for line in done.out.splitlines()]
-    assert [line[0] for line in lines] == ["chain_id", "manager", "account", "root", "leaves", "0"]
+    assert [line[0] for line in lines] == [
+        *("chain_id", "manager", "account", "matched_form", "root", "leaves", "0")
+    ]
     assert lines[2][1] == ACCOUNT.lower()
-    assert lines[3][1] == lines[5][1]
+    assert lines[4][1] == lines[6][1]
     assert "nothing was stored" in done.err
 
 

@@ -28,7 +28,8 @@ OTHER = Address(b"\xbb" * 20)
 ERC20_MODULE = Address(bytes.fromhex("000000D50C68705bd6897B2d17c7de32FB519fDA"))
 KEY = b"\x11" * 20
 SESSIONS = [
-    Session(0, 0, ERC20_MODULE, KEY.rjust(32, b"\0") + bytes([n]) * 96) for n in (3, 1, 2, 1)
+    Session(0, 0, ERC20_MODULE, KEY.rjust(32, b"\0") + bytes([n]).rjust(32, b"\0") * 3)
+    for n in (3, 1, 2, 1)
 ]
 
 
@@ -50,6 +51,7 @@ def shown(*sets: Any) -> list[dict[str, Any]]:
             "chain_id": one.chain_id,
             "manager": f"0x{one.manager.hex()}",
             "account": f"0x{one.account.hex()}",
+            "matched_form": one.matched_form,
             "root": f"0x{one.root.hex()}",
             "leaves": [f"0x{leaf.hex()}" for leaf in one.leaves],
         }

@@ -131,6 +131,8 @@ def test_every_key_can_be_given(file: Path) -> None:
         grace_seconds = 0
         audit_seconds = 0
         retention_blocks = 10000
+        traces = "debug"
+        session_layouts = ["{MANAGER}: session_key, recipient, token_id"]
         """,
         HOME="/home/me",
     )
@@ -148,6 +150,8 @@ def test_every_key_can_be_given(file: Path) -> None:
     }
     assert (chain.poll_seconds, chain.grace_seconds, chain.audit_seconds) == (2.0, 0, 0)
     assert chain.retention_blocks == 10_000
+    assert chain.traces == "debug"
+    assert chain.session_layouts == {manager: ("session_key", "recipient", "token_id")}
     assert chain.endpoint_names == ("endpoint-1", "endpoint-2")
     assert chain.retired == ""
 
@@ -288,6 +292,15 @@ poll_seconds = true
         ("grace_seconds = -1", "expected whole seconds from 0"),
         ("retention_blocks = 9999", "expected a whole number of blocks from 10000"),
         ("retention_blocks = 1e6", "expected a whole number of blocks from 10000"),
+        ('traces = "yes"', 'found "yes", expected off, debug or trace'),
+        ("session_layouts = [5]", "found item 1 of 1: 5, expected a list of texts such as"),
+        ('session_layouts = ["0x12: session_key"]', 'found item 1 of 1: "0x12" (2 digits)'),
+        (f'session_layouts = ["{MANAGER}: key"]', "'key' is no part of a layout, which knows"),
+        (f'session_layouts = ["{MANAGER}"]', "'' is no part of a layout"),
+        (
+            f'session_layouts = ["{MANAGER}: session_key", "{MANAGER}: session_key"]',
+            "expected each module once",
+        ),
         ('preset = "mumbay"', "expected one of mumbai, amoy, polygon"),
         ("last_block = 7", "chains.mumbai.last_block: not a known key"),
         ("end_block = -1", "chains.mumbai.end_block: found -1, expected a block number"),

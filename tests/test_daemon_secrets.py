@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from indexer.store.chain_row import Connection
-from tests.daemon_process import command, configuration, running_daemon, settled, until
+from tests.daemon_process import (
+    command,
+    configuration,
+    running_daemon,
+    settled,
+    stored_text,
+    until,
+)
 from tests.sim.faults import Body, Refuse, Status, Truncate
 from tests.sim.node import SimNode
 
@@ -17,21 +24,6 @@ SECRETS = (PATH_KEY, QUERY_KEY, USER, USER_PASSWORD, DATABASE_PASSWORD)
 
 def leaks(text: str) -> list[str]:
     return [secret for secret in SECRETS if secret in text]
-
-
-async def stored_text(connection: Connection) -> str:
-    """Return every row of every table as text."""
-    tables = await connection.fetch(
-        "SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n "
-        "ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') "
-        "AND n.nspname IN ('chain', 'evidence', 'sessions')"
-    )
-    texts: list[str] = []
-    for schema, table in tables:
-        rows = await connection.fetch(f'SELECT t::text FROM "{schema}"."{table}" AS t')
-        texts += [row[0] for row in rows]
-    assert any("80001" in text for text in texts)
-    return "\n".join(texts)
 
 
 async def test_no_secret_is_shown_anywhere(

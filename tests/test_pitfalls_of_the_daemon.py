@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from indexer.core.merkle import merkle_root, session_leaf
 from indexer.core.session_import import parse_document
 from indexer.core.types import ZERO_HASH, Session
 from indexer.devnet import addresses as at
@@ -220,29 +219,33 @@ async def test_neither_status_nor_claimed_root_of_a_store_is_believed(
         await watch.set_root(account, bytes.fromhex(step["treeRoot"][2:]))
     await watch.settled()
 
-    def sessions_of(step: dict[str, Any]) -> tuple[Session, ...]:
-        (found,) = parse_document(json.dumps(step["store"]).encode(), name="store.json").sets
-        return found.sessions
+    async def form_on_chain(account: SmartAccount) -> str | None:
+        found: str | None = await watch.connection.fetchval(
+            "SELECT matched_form FROM watch.session_root_current WHERE account = $1 AND root <> $2",
+            hexed(account.address),
+            hexed(ZERO_HASH),
+        )
+        return found
 
     # The store claims the root that is on chain, and cannot give it any more.
     assert cleared["store"]["merkleRoot"] == cleared["treeRoot"]
-    await watch.store(cast[0], sessions_of(cleared))
+    await watch.import_document(cast[0], cleared["store"])
     await watch.until_verdict(cast[0], "drifted", "unknown_root")
+    assert await form_on_chain(cast[0]) is None
 
     # Revoked by the client: what remains was appended, and what was revoked can still be proved.
-    sessions = sessions_of(revoked)
-    remaining = [sessions[0], sessions[2]]
-    joined = [session_leaf(one) for one in [*sessions, *remaining]]
-    assert hexed(merkle_root(joined)) == revoked["treeRoot"]
-    await watch.store(cast[1], sessions, remaining)
+    await watch.import_document(cast[1], revoked["store"])
     await watch.until_verdict(cast[1], "drifted", "revoked_still_provable")
+    assert await form_on_chain(cast[1]) == "revoke_form"
 
     # The tree on chain holds the session that the store calls revoked, whatever root it claims.
     assert renewed["store"]["merkleRoot"] != renewed["treeRoot"]
-    await watch.store(cast[2], sessions_of(renewed))
-    await watch.until_verdict(cast[2], "in_sync", None)
+    await watch.import_document(cast[2], renewed["store"])
+    await watch.until_verdict(cast[2], "drifted", "superseded")
+    assert await form_on_chain(cast[2]) == "all_leaves"
     states = await watch.connection.fetch(
-        "SELECT DISTINCT state FROM watch.session WHERE account = $1", hexed(cast[2].address)
+        "SELECT DISTINCT state FROM watch.session WHERE account = $1 AND client_status = 'revoked'",
+        hexed(cast[2].address),
     )
     assert [row["state"] for row in states] == ["active"]
 

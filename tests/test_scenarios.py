@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from operator import itemgetter
 
 import pytest
 from eth_hash.auto import keccak
 
+from indexer.core.merkle import session_leaf
 from indexer.devnet import addresses as at
 from indexer.devnet.accounts import running_devnet
 from indexer.devnet.tools import Toolchain
@@ -19,8 +21,11 @@ from tests.scenario_run import Row, Scenarios, hexed, play_and_index
 pytestmark = pytest.mark.timeout(120)
 
 OPERATION = ("calldata", "user_operation")
+SESSION = ("calldata", "session_key")
 OPAQUE_OPERATION = ("state", "user_operation")
 MODULE = ("state", "module")
+CALLED_BY_MODULE = ("event", "module")
+"""The log of the module's call carries the hash of what sets this root."""
 SILENT = ("state", "none")
 
 ROUTES = {
@@ -38,21 +43,21 @@ ROUTES = {
     "10 two handleOps": OPAQUE_OPERATION,
     "11 handleAggregatedOps": OPERATION,
     "19 trailing bytes": OPERATION,
-    "22 module, five arguments": MODULE,
-    "23 module, four arguments": MODULE,
-    "23 module, return data": MODULE,
+    "22 module, five arguments": CALLED_BY_MODULE,
+    "23 module, four arguments": CALLED_BY_MODULE,
+    "23 module, return data": CALLED_BY_MODULE,
     "24 module delegatecall": MODULE,
     "24 hidden in a library": MODULE,
     "25 MultiSend": MODULE,
-    "26 module batch": MODULE,
-    "29 another account's operation": MODULE,
-    "30 in validation, then fails": MODULE,
-    "31 in validation, nothing else": MODULE,
+    "26 module batch": CALLED_BY_MODULE,
+    "29 another account's operation": CALLED_BY_MODULE,
+    "30 in validation, then fails": CALLED_BY_MODULE,
+    "31 in validation, nothing else": CALLED_BY_MODULE,
     "34 custom factory": ("state", "transaction"),
     "37 own fallback handler": OPAQUE_OPERATION,
     "43 cleared": OPERATION,
     "a root with leading zeros": OPERATION,
-    "a session key sets the root": OPERATION,
+    "a session key sets the root": SESSION,
     "the old session in the same bundle": OPERATION,
     "an older set again": OPERATION,
     "three managers in one operation": OPERATION,
@@ -61,7 +66,8 @@ ROUTES = {
     "36 a stranger through the fallback": SILENT,
     "39 a handler set silently": SILENT,
     "41 another implementation": SILENT,
-    "two modules in one block": ("state", "ambiguous"),
+    "two modules in one block": CALLED_BY_MODULE,
+    "two libraries in one block": ("state", "ambiguous"),
     "two operations by a bundler contract": ("state", "transaction"),
     "two operations, manager with event": ("event", "user_operation"),
     "the same root twice in one block": ("event", "module"),
@@ -125,7 +131,7 @@ async def test_a_route_is_found_and_its_maker_named(run: Scenarios, route: str) 
         told = row["attribution"] not in {"none", "ambiguous"}
         assert row["transaction_hash"] == (true.transaction_hash if told else None)
         # A transaction with several operations of the account leaves open which it was.
-        if row["attribution"] in {"user_operation", "module"}:
+        if row["attribution"] in {"user_operation", "session_key", "module"}:
             assert row["user_op_hash"] == true.user_op_hash
         else:
             assert row["user_op_hash"] is None
@@ -153,7 +159,7 @@ async def test_no_row_names_a_wrong_maker(run: Scenarios) -> None:
         *("state", "event", "calldata", "signature", "trace"),
     }
     assert {row["attribution"] for row in run.rows} <= {
-        *("user_operation", "module", "transaction", "ambiguous", "none"),
+        *("user_operation", "session_key", "module", "transaction", "ambiguous", "none"),
     }
     for row in run.rows:
         true = run.true_write(row)
@@ -166,7 +172,7 @@ async def test_only_what_cannot_be_told_is_ambiguous(run: Scenarios) -> None:
     """One of two transactions that moved the account made the change, and neither was decoded."""
     ambiguous = [row for row in run.rows if row["attribution"] == "ambiguous"]
     assert [row["block_number"] for row in ambiguous] == [
-        row["block_number"] for row in rows_of(run, "two modules in one block")
+        row["block_number"] for row in rows_of(run, "two libraries in one block")
     ]
     (row,) = ambiguous
     acted = {
@@ -197,7 +203,7 @@ async def test_each_root_is_linked_to_its_set(run: Scenarios) -> None:
 async def test_history_finds_what_was_followed(run: Scenarios) -> None:
     """A daemon that comes afterwards writes what one that followed every block has written."""
     assert run.history.keys() == run.live.keys()
-    assert all(run.live.values())
+    assert [name for name, rows in run.live.items() if not rows] == ["root_disagreement"]
     for name, live in run.live.items():
         history = run.history[name]
         assert [row for row in live if row not in history] == [], name
@@ -255,6 +261,82 @@ async def test_a_session_used_after_its_root_was_replaced(run: Scenarios) -> Non
     assert [op["success"] for op in used] == [True]
     assert used[0]["user_op_hash"] != row["user_op_hash"]
     assert run.during("old session", run.live["session_root_transient"]) == []
+
+
+async def test_every_session_signed_operation_shows_its_session(run: Scenarios) -> None:
+    """Manager, router and the manager with events: each use, with the set it is of."""
+    leaves = {
+        (hexed(stored.account), hexed(leaf))
+        for stored in run.stage.report.sets.values()
+        for leaf in map(session_leaf, stored.sessions)
+    }
+    signed = set(map(hexed, run.stage.report.session_ops))
+    assert {use["user_op_hash"] for use in run.uses} == signed
+    assert {(use["account"], use["leaf"]) for use in run.uses} <= leaves
+    roots = {one["set_id"]: one["root"] for one in run.sets}
+    for use in run.uses:
+        assert use["known"]
+        assert roots[use["set_id"]] == use["implied_root"]
+        assert use["root_state"] == "held"
+    by_router = run.during("router mints", run.uses)
+    assert len(by_router) == 2
+    assert {use["called"] for use in by_router} == {hexed(at.SEED_TOKEN)}
+
+
+async def test_uses_are_counted_per_session(run: Scenarios) -> None:
+    """watch.session says how often and when last each session signed."""
+    counted = {
+        (row["manager"], row["account"], row["leaf"]): (row["use_count"], row["last_used_block"])
+        for row in run.sessions
+    }
+    found: dict[tuple[str, str, str], list[int]] = {}
+    for use in run.uses:
+        key = use["manager"], use["account"], use["leaf"]
+        found.setdefault(key, []).append(use["block_number"])
+    assert found
+    expected = {key: (len(blocks), max(blocks)) for key, blocks in found.items()}
+    assert counted == dict.fromkeys(counted, (0, None)) | expected
+
+
+async def test_each_mint_by_a_session_names_it_and_fits(run: Scenarios) -> None:
+    """Who minted what by which key: the session's own data names the recipient and the id."""
+    mints = run.live["session_mint"]
+    signed = set(map(hexed, run.stage.report.session_ops))
+    moved = [t for t in run.live["erc1155_transfer"] if t["user_op_hash"] in signed]
+    place = itemgetter("block_number", "log_index", "batch_index")
+    assert sorted(map(place, mints)) == sorted(map(place, moved))
+    for mint in run.during("session mint", mints) + run.during("router mints", mints):
+        assert (mint["granted_recipient"], mint["granted_token_id"]) == (
+            mint["to_address"],
+            mint["token_id"],
+        )
+        assert mint["fits"]
+        assert mint["session_key"]
+    by_router = run.during("router mints", mints)
+    assert len({mint["leaf"] for mint in by_router}) == len(by_router) == 2
+
+
+async def test_a_root_set_by_a_session_key_names_the_key(run: Scenarios) -> None:
+    """Attribution goes down to the session: its leaf; its key, where the layout is known."""
+    (row,) = rows_of(run, "a session key sets the root")
+    (use,) = [use for use in run.uses if use["user_op_hash"] == row["user_op_hash"]]
+    assert (row["leaf"], row["session_key"]) == (use["leaf"], use["session_key"])
+
+
+async def test_nothing_disagrees_with_state(run: Scenarios) -> None:
+    """A node that tells the truth gives no false alarm, whatever the route."""
+    assert run.live["root_disagreement"] == []
+
+
+async def test_bundlers_are_named(run: Scenarios) -> None:
+    """Of each user operation who sent its transaction, and to whom: also through a wrapper."""
+    for op in run.live["user_operation"]:
+        assert op["bundler"] is not None
+        assert op["bundle_called"] is not None
+    (row,) = rows_of(run, "08 bundler contract")
+    (op,) = [o for o in run.live["user_operation"] if o["user_op_hash"] == row["user_op_hash"]]
+    assert op["bundle_called"] != op["entry_point"]
+    assert row["bundler"] == op["bundler"]
 
 
 async def test_a_transfer_belongs_to_the_operation_that_made_it(run: Scenarios) -> None:

@@ -263,6 +263,8 @@ async def test_the_writer_can_do_its_work_and_no_more(database_url: str) -> None
             set_id=await writer.fetchval("SELECT max(set_id) FROM sessions.session_set"),
         )
         await writer.execute("UPDATE evidence.module_code SET has_code = true")
+        await writer.execute("UPDATE sessions.session SET client_status = 'revoked'")
+        await writer.execute("UPDATE sessions.session_set SET matched_form = 'prefix'")
         await writer.execute("DELETE FROM evidence.unobserved")
         await writer.execute("SELECT * FROM watch.progress, watch.erc1155_balance")
         await writer.execute("SELECT chain.drop_partitions(80001, 'account_event', 0, 0)")
@@ -273,6 +275,7 @@ async def test_the_writer_can_do_its_work_and_no_more(database_url: str) -> None
             "DELETE FROM evidence.root_observation",
             "UPDATE evidence.root_observation SET block_number = 1",
             "UPDATE sessions.session_set SET source = ''",
+            "UPDATE sessions.session SET leaf = session_validation_module",
             "DELETE FROM sessions.session",
             "UPDATE evidence.schema_version SET version = 2",
             "INSERT INTO evidence.schema_version (version) VALUES (2)",

@@ -28,8 +28,11 @@ INSERT INTO chain.account_event
 SELECT 80001, block, i * 10 + k, 0, h, a, 'EnabledModule', '{{"module": "0x01"}}', NULL
   FROM n, generate_series(1, 3) AS k;
 INSERT INTO chain.user_operation SELECT 80001, block, i, 0, h, h, a, a, a, i, true, 1, 1 FROM n;
-INSERT INTO chain.user_operation_body SELECT 80001, block, i, h, NULL, a, '[]', '[]' FROM n;
-INSERT INTO chain.erc1155_transfer SELECT 80001, block, i, 0, h, a, a, a, a, i, 1, NULL FROM n;
+INSERT INTO chain.user_operation_body SELECT 80001, block, i, h, NULL, a, '[]' FROM n;
+INSERT INTO chain.bundle SELECT 80001, block, h, a, a FROM n;
+INSERT INTO chain.session_use
+SELECT 80001, block, i, 0, h, {MANAGER}, a, h, h, a, 0, 0, a, a, a, a, i, '' FROM n;
+INSERT INTO chain.erc1155_transfer SELECT 80001, block, i, 0, h, a, a, a, a, i, 1, h FROM n;
 INSERT INTO chain.erc1155_balance SELECT 80001, a, a, i, 1 FROM n;
 INSERT INTO chain.erc1155_approval SELECT 80001, block, i, h, a, a, a, true FROM n;
 INSERT INTO chain.erc1155_uri SELECT 80001, block, i, h, a, i, 'u' FROM n;
@@ -42,7 +45,7 @@ SELECT 80001, {MANAGER}, a, b, decode(lpad(to_hex(b), 64, '0'), 'hex'), h
 INSERT INTO evidence.account_observation
 SELECT 80001, a, block, h, a, a, '{{}}', false FROM n;
 INSERT INTO chain.root_attribution
-SELECT 80001, block, {MANAGER}, a, 'calldata', 'none', h, h FROM n;
+SELECT 80001, block, {MANAGER}, a, 'calldata', 'none', h, h, h, a, 'event', h FROM n;
 INSERT INTO chain.root_hint
 SELECT 80001, block, i, 0, {MANAGER}, a, decode(repeat('bb', 32), 'hex'), 'event', h, h FROM n;
 INSERT INTO sessions.session_set
@@ -75,6 +78,9 @@ COLUMNS = {
     "session_root_transient": ("account",),
     "session_set": ("account",),
     "session": ("account",),
+    "session_use": ("account", "user_op_hash"),
+    "session_mint": ("account", "contract"),
+    "root_disagreement": ("account",),
     "verdict": ("account",),
     "drift": ("account",),
     "drift_history": ("account",),

@@ -56,6 +56,14 @@ COLUMNS = {
         "chain_id account set_id leaf_index leaf valid_until valid_after session_validation_module"
         " session_key state"
     ),
+    "session_use": "chain_id account user_op_hash leaf set_id block_number known",
+    "session_mint": (
+        "chain_id user_op_hash leaf contract token_id amount to_address fits granted_recipient"
+        " granted_token_id"
+    ),
+    "root_disagreement": (
+        "chain_id manager account block_number state_root evidence evidence_root"
+    ),
     "verdict": (
         "chain_id manager account verdict cause warnings severity since_block since_time"
         " explanation is_final on_chain_root expected_root"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -76,6 +79,23 @@ class Watch:
                 await import_sets(database, [(one, "test")])
         if wait:
             await self.settled()
+
+    async def import_document(self, account: SmartAccount, document: object) -> None:
+        """Import a document with the command line, and wait until it is decided on."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "indexer", "sessions", "import", "-"),
+            *("--account", hexed(account.address)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={
+                "SESSIONWATCH_DATABASE__URL": self.database_url,
+                "SESSIONWATCH_CHAINS__MUMBAI__RPC": self.proxy.url,
+            },
+        )
+        output, _ = await process.communicate(json.dumps(document).encode())
+        assert process.returncode == 0, output.decode()
+        await self.settled()
 
     async def verdict(self, account: SmartAccount, manager: Address = at.MANAGER) -> dict[str, Any]:
         row = await self.connection.fetchrow(

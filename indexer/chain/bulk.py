@@ -18,7 +18,7 @@ from indexer.chain.readers import (
     override_request,
     probe,
 )
-from indexer.chain.refusals import meaning_of
+from indexer.chain.refusals import is_revert, meaning_of
 from indexer.chain.rpc import Node, NodeRefusedError
 from indexer.core.merkle import root_slot
 from indexer.core.types import Address, Hash32
@@ -134,6 +134,22 @@ async def read_codes(node: Node, reads: Sequence[tuple[Hash32, Address]]) -> lis
             raise answer
         codes.append(answer)
     return codes
+
+
+async def refusal(node: Node, block_hash: Hash32, to: Address, call: bytes) -> str | None:
+    """Return why a contract refuses a call in the state after a block; None: it takes the call.
+
+    Only a revert is a refusal. Every other error is raised, as by read_state; so a contract
+    without code, which takes every call, has to be told apart by read_codes.
+    """
+    transaction = {"to": wire.to_hex(to), "data": wire.to_hex(call)}
+    request = ("eth_call", [transaction, {"blockHash": wire.to_hex(block_hash)}])
+    (answer,) = await ask(node, [Question(request, wire.data)])
+    if isinstance(answer, NodeRefusedError) and is_revert(answer):
+        return answer.text or "reverted"
+    if isinstance(answer, NodeError):
+        raise answer
+    return None
 
 
 def _groups(reads: Iterable[StateRead]) -> list[list[StateRead]]:

@@ -9,7 +9,7 @@ from indexer.chain import wire
 from indexer.chain.refusals import meaning_of
 from indexer.chain.rpc import Node, NodeRefusedError
 from indexer.core.types import BlockHeader, ChainHead
-from indexer.errors import NodeAnswerError, NodeError
+from indexer.errors import BlockUnknownError, NodeAnswerError, NodeError
 
 _BY_NUMBER = "eth_getBlockByNumber"
 _BY_HASH = "eth_getBlockByHash"
@@ -64,6 +64,19 @@ async def fetch_head(
             f"finalized block {finalized.number} is not at or below latest {latest.number}",
         )
     return ChainHead(latest=latest, finalized=finalized)
+
+
+async def fetch_header(node: Node, block: int | str) -> BlockHeader:
+    """Return the header at a number or a tag (`latest`, `safe`, `finalized`).
+
+    Raises BlockUnknownError where the node has no such block (yet).
+    """
+    answer = await node.call(*by_number(block), wire.HEADER_OR_NULL)
+    if answer is None:
+        raise BlockUnknownError(
+            f"{node.name}: the node has no block {block}", remedy="name another block"
+        )
+    return _present(node, answer, block)
 
 
 async def fetch_headers(node: Node, numbers: Sequence[int]) -> list[BlockHeader | None]:

@@ -79,6 +79,18 @@ def meaning_of(error: NodeRefusedError) -> Meaning:
     return _CODES.get(error.code, "other")
 
 
+_REVERTED = re.compile(r"(?:vm exception[^:]*: )?(?:execution )?revert(?:ed)?\b", re.IGNORECASE)
+_REVERT_CODE = 3
+
+
+def is_revert(error: NodeRefusedError) -> bool:
+    """Say whether it was the contract that refused, not the node.
+
+    Source: execution-apis, eth_call: code 3; the wording is geth's, the longer one of Hardhat.
+    """
+    return error.code == _REVERT_CODE or _REVERTED.match(error.text) is not None
+
+
 def suggested_blocks(text: str) -> int | None:
     """Return how many blocks a range may have, if the text says so."""
     exact = _HEX_RANGE.search(text)

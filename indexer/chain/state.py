@@ -24,11 +24,15 @@ _VALIDATE_SESSION_KEY: Final = bytes.fromhex("b13152ee")
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What decoding needs of a transaction in a block. `to` None: a contract creation."""
+    """What decoding needs of a transaction in a block. `to` None: a contract creation.
+
+    `sender` is who signed and sent it; for a bundle of user operations that is the bundler.
+    """
 
     hash: Hash32
     block_hash: Hash32
     block_number: int
+    sender: Address
     to: Address | None
     input: bytes
 
@@ -71,6 +75,7 @@ def _transaction(raw: wire.RawTransaction) -> Transaction:
         hash=wire.hash32(raw.hash),
         block_hash=wire.hash32(raw.block_hash),
         block_number=wire.quantity(raw.block_number),
+        sender=wire.address(raw.sender),
         to=None if raw.to is None else wire.address(raw.to),
         input=wire.data(raw.input),
     )

@@ -51,6 +51,7 @@ class RawTransaction(msgspec.Struct, gc=False, rename="camel"):
 
     hash: str
     input: str
+    sender: str = msgspec.field(name="from")
     block_hash: str | None = None
     block_number: str | None = None
     to: str | None = None

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from indexer.core.roots import RootAttribution, RootObservation
+from indexer.core.attribution import RootAttribution
+from indexer.core.roots import RootObservation
 from indexer.core.types import ZERO_HASH, Address, Hash32
 
 Reason = Literal[

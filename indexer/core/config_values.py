@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from eth_hash.auto import keccak
 
 from indexer.core.presets import PRESETS
+from indexer.core.session_layout import Layout, parse_layout
 from indexer.core.types import Address
 
 HIDDEN = "(hidden)"
@@ -104,6 +105,28 @@ def _some_addresses(value: object) -> tuple[Address, ...]:
     if not addresses:
         raise ValueMistakeError("an empty list")
     return addresses
+
+
+def _session_layouts(value: object) -> dict[Address, Layout]:
+    """Read a list of "module: session_key, recipient, token_id"."""
+    layouts: dict[Address, Layout] = {}
+    items = value if isinstance(value, list) else [value]
+    for number, item in enumerate(items, start=1):
+        where = f"item {number} of {len(items)}: " if isinstance(value, list) else ""
+        if not isinstance(item, str):
+            raise ValueMistakeError(where + show(item))
+        module_text, _, layout_text = item.partition(":")
+        try:
+            module = parse_address(module_text.strip())
+            layout = parse_layout(layout_text)
+        except ValueMistakeError as mistake:
+            raise ValueMistakeError(f"{where}{mistake.found}", mistake.expected) from None
+        except ValueError as error:
+            raise ValueMistakeError(f"{where}{show(item)}: {error}") from None
+        if module in layouts:
+            raise ValueMistakeError(f"{where}{show(item)}", "each module once")
+        layouts[module] = layout
+    return layouts
 
 
 def _accounts(value: object) -> str | tuple[Address, ...]:
@@ -254,6 +277,12 @@ CHAIN_KEYS: Mapping[str, Key] = {
     "factories": Key("list", _some_addresses, _CONTRACTS),
     "entry_points": Key("list", _some_addresses, _CONTRACTS),
     "implementations": Key("list", _some_addresses, _CONTRACTS),
+    "traces": Key("text", _choice("off", "debug", "trace"), "off, debug or trace"),
+    "session_layouts": Key(
+        "list",
+        _session_layouts,
+        'a list of texts such as "0x8E09…: session_key, recipient, token_id"',
+    ),
     "grace_seconds": Key("number", _integer(0, 30 * 86400), "whole seconds from 0 to 2592000"),
     "retention_blocks": Key(
         "number", _integer(10_000, _MAX_BLOCK), "a whole number of blocks from 10000"

@@ -13,17 +13,18 @@ flagged however that tree got there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from indexer.core.merkle import merkle_root
 from indexer.core.types import ZERO_HASH, Hash32
-from indexer.core.verdict_values import Instant, RootChange, StoredSet, VerdictInputs
-
-# Trying unknown roots against joined sets costs a tree each: bounded, newest first.
-_JOINED_SETS = 3
-_JOINED_LEAVES = 2_048
+from indexer.core.verdict_values import (
+    AccountState,
+    Instant,
+    RootChange,
+    StoredSet,
+    VerdictInputs,
+)
 
 
 def store_order(stored: StoredSet) -> tuple[float, int]:
@@ -79,6 +80,16 @@ class Standing:
             and stored.stored_block >= first.block_number
         )
 
+    def began(self, holds: Callable[[AccountState], bool]) -> Instant:
+        """Return when what holds at the last reading of the account began to, without a break."""
+        states = self.inputs.account_states
+        first = states[-1]
+        for state in reversed(states):
+            if not holds(state):
+                break
+            first = state
+        return Instant(first.block_number, float(first.block_time))
+
     def was_meant(self, stored: StoredSet) -> bool:
         """Say whether a set that has been on chain was stored before the chain left it.
 
@@ -122,17 +133,3 @@ def stand(inputs: VerdictInputs) -> Standing:
         if together and store_order(awaited) < store_order(on_chain):
             awaited = None
     return Standing(inputs, sets, last, root, earlier_roots, on_chain, awaited)
-
-
-def joined_sets(sets: Sequence[StoredSet], root: Hash32) -> tuple[StoredSet, StoredSet] | None:
-    """Return the (older, newer) whose leaves, one list after the other, make this root.
-
-    `sets` oldest first; only the newest few are tried. None if no pair fits.
-    """
-    recent = sets[-_JOINED_SETS:]
-    for index in range(len(recent) - 1, 0, -1):
-        for older in reversed(recent[:index]):
-            leaves = [s.leaf for s in (*older.sessions, *recent[index].sessions)]
-            if len(leaves) <= _JOINED_LEAVES and merkle_root(leaves) == root:
-                return older, recent[index]
-    return None

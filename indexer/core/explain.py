@@ -6,10 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from indexer.core.root_search import Search
+from indexer.core.root_story import (
+    MOST_NAMED,
+    arranged,
+    names,
+    not_found,
+    registered,
+    sessions,
+    short,
+)
 from indexer.core.types import Address, Hash32
-from indexer.core.verdict_values import Cause
-
-_MOST_NAMED = 3
+from indexer.core.verdict_values import Cause, RootChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +25,8 @@ class Facts:
     """What a sentence may mention; None and () where it does not apply.
 
     `root_block` is the block of the last change. `leaves` are those the cause is about: still
-    provable, lost. `named` are addresses it is about: other managers, modules.
+    provable, lost; `revoked` those that the client calls revoked. `named` are addresses it is
+    about: other managers, modules. `search` is what was found for a root of no stored set.
     """
 
     root: Hash32 | None = None
@@ -28,18 +37,18 @@ class Facts:
     since_block: int | None = None
     leaves: Sequence[Hash32] = ()
     named: Sequence[Address] = ()
+    revoked: frozenset[Hash32] = frozenset()
+    change: RootChange | None = None
+    search: Search | None = None
     past_unreadable: bool = False
-
-
-def short(value: bytes) -> str:
-    """Return 0x, the first four bytes, … and the last two: enough to tell two apart."""
-    return f"0x{value[:4].hex()}…{value[-2:].hex()}"
 
 
 def explain_cause(cause: Cause, facts: Facts) -> str:
     """Say why the account is flagged."""
     shown = f"root {short(facts.root)}" if facts.root is not None else "root"
     wanted = _set(facts.expected_set_id, facts.expected_root)
+    if facts.search is not None:
+        return _explain_search(cause, facts.search, facts)
     match cause:
         case "tainted_account":
             return (
@@ -47,7 +56,7 @@ def explain_cause(cause: Cause, facts: Facts) -> str:
                 f"{_at(facts.since_block)}, so its root can change without leaving a log."
             )
         case "rotated_by_session_key":
-            return f"A session key, not the owner, set the {shown}{_at(facts.root_block)}."
+            return f"A session key, not the owner, set the {shown}, {registered(facts.change)}."
         case "manager_disabled":
             return (
                 f"The {shown} stands, but the manager is not among the account's enabled modules"
@@ -56,7 +65,7 @@ def explain_cause(cause: Cause, facts: Facts) -> str:
         case "module_without_code":
             return (
                 f"{_set(facts.on_chain_set_id or facts.expected_set_id, None).capitalize()} uses "
-                f"a session validation module without code: {_names(facts.named)}."
+                f"a session validation module without code: {names(facts.named)}."
             )
         case "cleared_on_chain":
             return f"The root was set to zero{_at(facts.root_block)}, so no stored session works."
@@ -78,7 +87,7 @@ def explain_cause(cause: Cause, facts: Facts) -> str:
                 f"for the account{where}."
             )
         case "manager_mismatch":
-            return f"The root of {wanted} stands in another manager: {_names(facts.named)}."
+            return f"The root of {wanted} stands in another manager: {names(facts.named)}."
         case "order_or_duplicates":
             return (
                 f"The {shown}{_set_by(facts.root_block)} holds stored sessions, but in another "
@@ -87,16 +96,37 @@ def explain_cause(cause: Cause, facts: Facts) -> str:
         case "lost_sessions":
             return (
                 f"The chain has set {facts.on_chain_set_id} ({shown}), which lacks sessions of "
-                f"{wanted} that are still valid: {_names(facts.leaves)}."
+                f"{wanted} that are still valid: {names(facts.leaves)}."
             )
         case "revoked_still_provable":
             return (
-                f"The {shown}{_set_by(facts.root_block)} still proves sessions that {wanted} "
-                f"dropped: {_names(facts.leaves)}."
+                f"The {shown}{_set_by(facts.root_block)} still proves sessions that "
+                f"{_who_revoked(facts)}: {names(facts.leaves)}."
             )
         case "unknown_root":
             return f"The {shown}{_set_by(facts.root_block)} is that of no stored set."
     assert_never(cause)
+
+
+def _explain_search(cause: Cause, search: Search, facts: Facts) -> str:
+    """Say how a root of no stored set comes from one, and what follows from it."""
+    shown = f"root {short(facts.root)}" if facts.root is not None else "root"
+    when = registered(facts.change)
+    found = search.found
+    if found is None:
+        return f"The {shown}, {when}, is that of no stored set: {not_found(search)}."
+    many = len(facts.leaves) > 1
+    if cause == "lost_sessions" and set(facts.leaves) == set(found.missing):
+        tail = f"; {'they are' if many else 'it is'} still valid, but cannot be used"
+        return f"The {shown} is {arranged(found)}, {when}{tail}."
+    tail = ""
+    if cause == "revoked_still_provable":
+        tail = f"; {sessions(facts.leaves)}, which {_who_revoked(facts)}, can still be used"
+    elif cause == "lost_sessions":
+        wanted = _set(facts.expected_set_id, None)
+        tail = f"; {sessions(facts.leaves)} of {wanted}, still valid, cannot be used"
+    room = MOST_NAMED - min(len(facts.leaves), MOST_NAMED)
+    return f"The {shown} is {arranged(found, room=room)}, {when}{tail}."
 
 
 def explain_in_sync(facts: Facts) -> str:
@@ -135,14 +165,18 @@ def explain_unknown(*, unreadable: bool) -> str:
     return "The root has not been read yet."
 
 
-def _names(values: Sequence[bytes]) -> str:
-    named = ", ".join(short(value) for value in values[:_MOST_NAMED])
-    more = len(values) - _MOST_NAMED
-    return f"{named} and {more} more" if more > 0 else named
-
-
 def _provable(leaves: Sequence[Hash32]) -> str:
-    return f"; dropped sessions still work: {_names(leaves)}" if leaves else ""
+    return f"; dropped sessions still work: {names(leaves)}" if leaves else ""
+
+
+def _who_revoked(facts: Facts) -> str:
+    wanted = _set(facts.expected_set_id, facts.expected_root if facts.search is None else None)
+    claimed = facts.revoked.intersection(facts.leaves)
+    if not claimed:
+        return f"{wanted} dropped"
+    if claimed.issuperset(facts.leaves):
+        return "your store calls revoked"
+    return f"{wanted} dropped or your store calls revoked"
 
 
 def _set(set_id: int | None, root: Hash32 | None) -> str:

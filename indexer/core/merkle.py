@@ -7,7 +7,7 @@ bcnmy/scw-contracts, SessionKeyManagerModule.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from indexer.core.abi import keccak
 from indexer.core.types import Address, Hash32, Session
@@ -40,10 +40,37 @@ def merkle_root(leaves: Sequence[Hash32]) -> Hash32:
     at the end of a layer moves up unhashed. Raises ValueError on an empty list: merkletreejs
     answers "0x" there, which is no root.
     """
-    layer: Sequence[Hash32] = _checked(leaves)
-    while len(layer) > 1:
-        layer = _parents(layer)
-    return layer[0]
+    return merkle_layers(leaves)[-1][0]
+
+
+def merkle_layers(leaves: Sequence[Hash32]) -> list[Sequence[Hash32]]:
+    """Return the whole tree, from the leaves in the order given up to the root alone.
+
+    Raises ValueError on an empty list.
+    """
+    layers: list[Sequence[Hash32]] = [_checked(leaves)]
+    while len(layers[-1]) > 1:
+        layers.append(_parents(layers[-1]))
+    return layers
+
+
+def prefix_roots(leaves: Sequence[Hash32]) -> Iterator[Hash32]:
+    """Yield the roots of the first leaf, the first two, and so on up to all of them.
+
+    Costs a few hashes per leaf: of each list only its full subtrees are kept, and since an odd
+    node moves up unhashed, folding them from the smallest up gives the root.
+    """
+    subtrees: list[Hash32] = []
+    for count, leaf in enumerate(leaves, start=1):
+        node = leaf
+        # As many subtrees become one as the count has zero bits at its end.
+        for _ in range((count & -count).bit_length() - 1):
+            node = node_over(subtrees.pop(), node)
+        subtrees.append(node)
+        root = subtrees[-1]
+        for subtree in reversed(subtrees[:-1]):
+            root = node_over(subtree, root)
+        yield root
 
 
 def merkle_proof(leaves: Sequence[Hash32], index: int) -> tuple[Hash32, ...]:
@@ -73,7 +100,7 @@ def implied_root(leaf: Hash32, proof: Iterable[Hash32]) -> Hash32:
     """
     node = leaf
     for sibling in proof:
-        node = _pair(node, sibling)
+        node = node_over(node, sibling)
     return node
 
 
@@ -104,12 +131,13 @@ def _checked(leaves: Sequence[Hash32]) -> Sequence[Hash32]:
     return leaves
 
 
-def _pair(one: Hash32, other: Hash32) -> Hash32:
+def node_over(one: Hash32, other: Hash32) -> Hash32:
+    """Return the inner node over two children, whichever comes first."""
     return keccak(one + other if one <= other else other + one)
 
 
 def _parents(layer: Sequence[Hash32]) -> list[Hash32]:
-    parents = [_pair(layer[i], layer[i + 1]) for i in range(0, len(layer) - 1, 2)]
+    parents = [node_over(layer[i], layer[i + 1]) for i in range(0, len(layer) - 1, 2)]
     if len(layer) % 2:
         parents.append(layer[-1])
     return parents

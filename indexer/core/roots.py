@@ -1,4 +1,4 @@
-"""Which accounts a block may have changed, and who changed a root that state shows changed.
+"""Which accounts a block may have changed, and which roots its logs and inputs name.
 
 State decides what a root is; logs and inputs only say where to look and whom to name
 (every path by which a root changes leaves a log of the account while the account is clean).
@@ -6,9 +6,9 @@ State decides what a root is; logs and inputs only say where to look and whom to
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from indexer.core.events import DecodedLogs
 from indexer.core.topics import TRIGGER_EVENTS
@@ -16,7 +16,6 @@ from indexer.core.types import ZERO_ADDRESS, Address, Hash32
 from indexer.core.user_operations import UserOperationBody, direct_roots
 
 Evidence = Literal["state", "event", "calldata", "signature", "trace"]
-Attribution = Literal["user_operation", "module", "transaction", "ambiguous", "none"]
 
 USER_OPERATION = "UserOperation"
 """The event name a trigger carries when it is a UserOperationEvent."""
@@ -43,7 +42,8 @@ class Trigger:
     """A log that says: this account may have acted in this block.
 
     `event` is the account event's name or USER_OPERATION; `success` only of user operations;
-    `operation` (0 call, 1 delegatecall) only of module executions.
+    `operation` (0 call, 1 delegatecall) only of module executions, `call` (the target and the
+    keccak256 of the calldata) only of those that succeeded.
     """
 
     block_number: int
@@ -54,6 +54,7 @@ class Trigger:
     success: bool | None
     operation: int | None
     user_op_hash: Hash32 | None
+    call: tuple[Address, Hash32] | None = None
 
     @property
     def may_change_slots(self) -> bool:
@@ -63,7 +64,11 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class RootHint:
-    """A root named by something other than state. `log_index` is that of the naming log."""
+    """A root named by something other than state. `log_index` is that of the naming log.
+
+    `leaf` is the session that the operation was signed with: of a signature the proven one, of
+    calldata the one that stands for the call. None: no session, or several that could.
+    """
 
     block_number: int
     log_index: int
@@ -74,6 +79,7 @@ class RootHint:
     root: Hash32
     evidence: Evidence
     user_op_hash: Hash32 | None
+    leaf: Hash32 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +104,6 @@ class AccountObservation:
     fallback_handler: Address
     enabled_managers: tuple[Address, ...]
     tainted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RootAttribution:
-    """Who is named for the state of a root at the end of a block."""
-
-    block_number: int
-    manager: Address
-    account: Address
-    evidence: Evidence
-    attribution: Attribution
-    transaction_hash: Hash32 | None
-    user_op_hash: Hash32 | None
 
 
 def triggers_of(decoded: DecodedLogs) -> list[Trigger]:
@@ -138,6 +131,7 @@ def triggers_of(decoded: DecodedLogs) -> list[Trigger]:
             None,
             event.args.get("operation"),
             event.user_op_hash,
+            module_call(event.event, event.args),
         )
         for event in decoded.account_events
         if event.event in TRIGGER_EVENTS
@@ -172,6 +166,17 @@ def triggers_of(decoded: DecodedLogs) -> list[Trigger]:
     return found
 
 
+def module_call(event: str, args: Mapping[str, Any]) -> tuple[Address, Hash32] | None:
+    """Return target and calldata hash of a module's successful call, from the event's arguments.
+
+    ExecutionSuccess has `bytes indexed data`: the log carries its keccak256 alone.
+    """
+    if event != "ExecutionSuccess" or args.get("operation") != 0:
+        return None
+    to, data_hash = args["to"], args["dataHash"]
+    return Address(bytes.fromhex(to[2:])), Hash32(bytes.fromhex(data_hash[2:]))
+
+
 def event_hints(decoded: DecodedLogs) -> list[RootHint]:
     """Return what MerkleRootUpdated logs say."""
     return [
@@ -198,13 +203,16 @@ def body_hints(
     Calldata counts only if the operation succeeded; the proof in a session signature shows
     the root at validation and counts in any case.
     """
-    named: list[tuple[Address, Hash32, Evidence]] = [
-        (parameters.manager, parameters.implied_root, "signature")
+    named: list[tuple[Address, Hash32, Evidence, Hash32 | None]] = [
+        (parameters.manager, parameters.implied_root, "signature", parameters.leaf)
         for parameters in body.sessions
         if parameters.manager in managers
     ]
     if operation.success:
-        named += [(m, root, "calldata") for m, root in direct_roots(body.calls, managers)]
+        named += [
+            (manager, root, "calldata", body.leaf_of_call(index))
+            for index, manager, root in direct_roots(body.calls, managers)
+        ]
     return [
         RootHint(
             operation.block_number,
@@ -216,68 +224,10 @@ def body_hints(
             root,
             evidence,
             body.user_op_hash,
+            leaf,
         )
-        for index, (manager, root, evidence) in enumerate(named)
+        for index, (manager, root, evidence, leaf) in enumerate(named)
     ]
-
-
-def attribute(
-    observation: RootObservation, triggers: Sequence[Trigger], hints: Iterable[RootHint]
-) -> RootAttribution:
-    """Name who is responsible for the root at the end of a block.
-
-    `triggers` and `hints` are those of this account in this block, in any order. One
-    transaction: that one. Several: the last that named the root which state shows, else
-    ambiguous. The owner of a root is the caller of the manager, never tx.from or the sender
-    of somebody else's operation.
-    """
-    naming = [
-        hint
-        for hint in hints
-        if hint.manager == observation.manager
-        and hint.root == observation.root
-        and hint.evidence != "signature"
-    ]
-    transactions = {trigger.transaction_hash for trigger in triggers}
-    evidence: Evidence = "state"
-    attribution: Attribution = "none"
-    transaction_hash: Hash32 | None = None
-    user_op_hash: Hash32 | None = None
-    if naming:
-        last = max(naming, key=lambda hint: (hint.log_index, hint.hint_index))
-        evidence, transaction_hash = last.evidence, last.transaction_hash
-        user_op_hash = last.user_op_hash or _only_operation(triggers, transaction_hash)
-    elif len(transactions) == 1:
-        (transaction_hash,) = transactions
-        user_op_hash = _only_operation(triggers, transaction_hash)
-    elif transactions:
-        attribution = "ambiguous"
-    if transaction_hash is not None:
-        mine = [t for t in triggers if t.transaction_hash == transaction_hash]
-        # An operation whose calldata names the root did it itself, whatever a module did beside.
-        if evidence != "calldata" and any(t.operation is not None for t in mine):
-            attribution = "module"
-        else:
-            attribution = "user_operation" if user_op_hash else "transaction"
-    return RootAttribution(
-        observation.block_number,
-        observation.manager,
-        observation.account,
-        evidence,
-        attribution,
-        transaction_hash,
-        user_op_hash,
-    )
-
-
-def _only_operation(triggers: Sequence[Trigger], transaction_hash: Hash32) -> Hash32 | None:
-    """Return the one user operation these triggers belong to, or None if not exactly one."""
-    found = {
-        trigger.user_op_hash
-        for trigger in triggers
-        if trigger.transaction_hash == transaction_hash and trigger.user_op_hash is not None
-    }
-    return next(iter(found)) if len(found) == 1 else None
 
 
 def is_tainted(

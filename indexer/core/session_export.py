@@ -15,7 +15,8 @@ from typing import Any, Final
 from indexer.core.session_import import STORE_FILE
 from indexer.core.session_json import MAX_VALUES, show_name
 from indexer.core.session_particle import SET_MERKLE_ROOT
-from indexer.core.session_sets import MAX_DOCUMENT_BYTES
+from indexer.core.session_sets import MAX_DOCUMENT_BYTES, ClientStatus, MatchedForm
+from indexer.core.store_forms import RECORDED_FORMS
 from indexer.core.types import Address, Hash32, Session
 from indexer.core.user_operations import EXECUTE_NCC
 from indexer.errors import UsageError
@@ -30,7 +31,10 @@ _DEMO_CHAIN_ID_LIMIT: Final = 10**18
 
 @dataclass(frozen=True, slots=True)
 class StoredSet:
-    """A set as it is stored; `session_keys` beside `sessions`, None where no layout is known."""
+    """A set as it is stored; `session_keys` beside `sessions`, None where no layout is known.
+
+    `client_statuses` are as many, None where the client said nothing, or there are none.
+    """
 
     set_id: int
     chain_id: int
@@ -39,6 +43,8 @@ class StoredSet:
     root: Hash32
     sessions: tuple[Session, ...]
     session_keys: tuple[Address | None, ...]
+    matched_form: MatchedForm = "all_leaves"
+    client_statuses: tuple[ClientStatus | None, ...] = ()
 
     def place(self, name: str) -> int | Address:
         """Return one of PLACES."""
@@ -54,6 +60,7 @@ class Form:
     `carries` are the PLACES that import takes out of it. `brackets` are those around several
     sets, None where a document holds one. `slot` is what only one set of an export can stand
     under, with its name in `slot_name`. `named_by_account`: its file's name is the account's.
+    `says_form`: a document tells of a set which form it has.
     """
 
     name: str
@@ -63,6 +70,7 @@ class Form:
     slot: Callable[[StoredSet], Hashable] | None = None
     slot_name: str = ""
     named_by_account: bool = False
+    says_form: bool = False
 
 
 class Documents:
@@ -151,6 +159,13 @@ class Documents:
     def _check(self, stored: StoredSet) -> None:
         """Refuse what would not come back as it is, or not beside the sets before."""
         form, first = self._form, self.first
+        if stored.matched_form == "revoke_form" and not form.says_form:
+            raise UsageError(
+                f"session set {stored.set_id} records what a client's SDK left on chain "
+                f"(matched_form revoke_form), and the form {form.name} does not say so: import "
+                "would take it for a set that is wanted",
+                remedy="use --form object",
+            )
         if self._said_by_name and self._said_by_name[1].lower() != _hex(stored.account):
             raise UsageError(
                 f"session set {stored.set_id} is of {_hex(stored.account)}, but import takes the "
@@ -192,7 +207,8 @@ def _hex(value: bytes) -> str:
     return "0x" + value.hex()
 
 
-def _session(session: Session) -> dict[str, Any]:
+def session_as_json(session: Session) -> dict[str, Any]:
+    """Return a session as Particle and the SDK write it; every form that import reads takes it."""
     return {
         "validUntil": session.valid_until,
         "validAfter": session.valid_after,
@@ -202,7 +218,18 @@ def _session(session: Session) -> dict[str, Any]:
 
 
 def _sessions(stored: StoredSet) -> list[dict[str, Any]]:
-    return [_session(session) for session in stored.sessions]
+    return [session_as_json(session) for session in stored.sessions]
+
+
+def _with_statuses(
+    stored: StoredSet, key: str, spelt: Callable[[str], str]
+) -> list[dict[str, Any]]:
+    """Return the sessions with what the client said of them, where it said something."""
+    statuses = stored.client_statuses or (None,) * len(stored.sessions)
+    return [
+        session if status is None else {**session, key: spelt(status)}
+        for session, status in zip(_sessions(stored), statuses, strict=True)
+    ]
 
 
 def _object(stored: StoredSet) -> str:
@@ -212,7 +239,8 @@ def _object(stored: StoredSet) -> str:
             "manager": _hex(stored.manager),
             "account": _hex(stored.account),
             "root": _hex(stored.root),
-            "sessions": _sessions(stored),
+            "matched_form": stored.matched_form,
+            "sessions": _with_statuses(stored, "client_status", str),
         }
     )
 
@@ -273,10 +301,16 @@ def _particle_send(stored: StoredSet) -> str:
 
 
 def _sdk_store(stored: StoredSet) -> str:
-    """Write what the SDK needs to prove; its status and sessionID are not stored here."""
+    """Write what the SDK needs to prove; its sessionID is not stored here."""
+    # Import makes a wish of a list with REVOKED ones; of an older state it would be nobody's.
+    listed = (
+        _sessions(stored)
+        if stored.matched_form in RECORDED_FORMS
+        else _with_statuses(stored, "status", str.upper)
+    )
     nodes = [
         node if key is None else {**node, "sessionPublicKey": _hex(key)}
-        for node, key in zip(_sessions(stored), stored.session_keys, strict=True)
+        for node, key in zip(listed, stored.session_keys, strict=True)
     ]
     return json.dumps({"merkleRoot": _hex(stored.root), "leafNodes": nodes})
 
@@ -320,7 +354,7 @@ def _storage_item(key: str, value: str) -> str:
 FORMS: Final[Mapping[str, Form]] = {
     form.name: form
     for form in (
-        Form("object", _object, frozenset(PLACES), brackets="[]"),
+        Form("object", _object, frozenset(PLACES), brackets="[]", says_form=True),
         Form("plain", _plain),
         Form("particle_request", _particle_request, frozenset({"chain"})),
         Form("particle_response", _particle_response, frozenset(PLACES)),

@@ -11,18 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 from indexer.core.session_fields import (
-    FieldError,
     found,
     read_address,
-    read_integer,
-    read_sized_hex,
     step,
 )
 from indexer.core.session_json import load_document, load_text, show_name
 from indexer.core.session_particle import PAYMASTERS, registered, transaction_roots
+from indexer.core.session_place import Place, described, read_chain_id
 from indexer.core.session_reader import (
     Problems,
     TooManyProblemsError,
@@ -31,14 +29,10 @@ from indexer.core.session_reader import (
     read_sessions,
     set_warnings,
 )
-from indexer.core.session_sets import MAX_SESSIONS
+from indexer.core.session_sets import MAX_SESSIONS, ClientStatus, MatchedForm
 from indexer.core.types import Address, Hash32, Session
 from indexer.errors import UsageError
 
-_CHAIN_ID: Final = ("chain_id", "chainId")
-_MANAGER: Final = ("manager", "sessionKeyManager", "session_key_manager")
-_ACCOUNT: Final = ("account", "smartAccount", "smartAccountAddress", "smart_account")
-_ROOT: Final = ("root", "merkleRoot", "merkle_root")
 _STORE_KEY = re.compile(r"(0[xX][0-9a-fA-F]*)_sessions", re.ASCII)
 _DEMO_KEY = re.compile(r"sessions_(0[xX][0-9a-fA-F]*)_([0-9]{1,18})", re.ASCII)
 _ADDRESS_KEY = re.compile(r"0[xX][0-9a-fA-F]{40}", re.ASCII)
@@ -52,7 +46,9 @@ class ImportedSet:
 
     `source` is plain, object, particle_request, particle_response, particle_params, sdk_store
     or particle_demo_store. `claimed_root` is the root the document names, not the computed
-    one. `label` is the JSON path of the sessions.
+    one. `label` is the JSON path of the sessions. `statuses` holds the client's word on each
+    session. `matched_form` stands in a document exported here: then the list is that set, and
+    no other set is made of it.
     """
 
     chain_id: int | None
@@ -62,6 +58,8 @@ class ImportedSet:
     source: str
     claimed_root: Hash32 | None
     label: str
+    statuses: tuple[ClientStatus | None, ...]
+    matched_form: MatchedForm | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +68,6 @@ class ImportResult:
 
     sets: tuple[ImportedSet, ...]
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Context:
-    """What the surroundings of a node say about the sets in it."""
-
-    path: str = "$"
-    chain_id: int | None = None
-    manager: Address | None = None
-    account: Address | None = None
-    claimed_root: Hash32 | None = None
-    source: str = ""
 
 
 @dataclass(slots=True)
@@ -107,7 +93,7 @@ def parse_document(text: bytes, *, name: str) -> ImportResult:
     document = load_document(text, name=name)
     reading.dropped += document.dropped
     in_name = STORE_FILE.fullmatch(name)
-    context = _Context()
+    context = Place()
     try:
         if in_name is not None:
             account = reading.problems.check("the file's name", read_address, in_name[1])
@@ -151,7 +137,7 @@ def _without_sessions(reading: _Reading, *, recognised: bool) -> UsageError:
     )
 
 
-def _read_node(reading: _Reading, node: Any, context: _Context, *, top: bool = False) -> bool:
+def _read_node(reading: _Reading, node: Any, context: Place, *, top: bool = False) -> bool:
     """Add the sets of a node; False if its form is not known."""
     if isinstance(node, dict):
         return _read_object(reading, node, context)
@@ -180,12 +166,12 @@ def _read_node(reading: _Reading, node: Any, context: _Context, *, top: bool = F
     return True
 
 
-def _read_object(reading: _Reading, node: dict[str, Any], outer: _Context) -> bool:
+def _read_object(reading: _Reading, node: dict[str, Any], outer: Place) -> bool:
     # A dump of localStorage first: its other keys belong to other programs.
     if any(_STORE_KEY.fullmatch(key) or _DEMO_KEY.fullmatch(key) for key in node):
         _read_stores(reading, node, outer)
         return True
-    context = _described(reading, node, outer)
+    context = described(reading.problems, node, outer)
     path = context.path
     if "leafNodes" in node:
         store = replace(context, path=f"{path}.leafNodes", source="sdk_store")
@@ -230,7 +216,7 @@ def _is_params(node: Sequence[Any]) -> bool:
     )
 
 
-def _read_params(reading: _Reading, params: Sequence[Any], outer: _Context) -> bool:
+def _read_params(reading: _Reading, params: Sequence[Any], outer: Place) -> bool:
     """Read [config, sessions], [config, {sessions, targetSession}] or [config, op, {sessions}]."""
     context = replace(outer, source=outer.source or "particle_params")
     if len(params) < 2:
@@ -251,7 +237,7 @@ def _read_params(reading: _Reading, params: Sequence[Any], outer: _Context) -> b
     return True
 
 
-def _read_response(reading: _Reading, result: dict[str, Any], context: _Context) -> bool:
+def _read_response(reading: _Reading, result: dict[str, Any], context: Place) -> bool:
     """Read createSessions' result: who registers what comes from the operations' callData.
 
     Not from `transactions`: the published example carries another account's there.
@@ -275,7 +261,7 @@ def _read_response(reading: _Reading, result: dict[str, Any], context: _Context)
     return True
 
 
-def _read_stores(reading: _Reading, node: Mapping[str, Any], context: _Context) -> None:
+def _read_stores(reading: _Reading, node: Mapping[str, Any], context: Place) -> None:
     """Read a dump of localStorage: its values are JSON texts, or objects once unpacked."""
     for key, value in node.items():
         biconomy, demo = _STORE_KEY.fullmatch(key), _DEMO_KEY.fullmatch(key)
@@ -287,7 +273,7 @@ def _read_stores(reading: _Reading, node: Mapping[str, Any], context: _Context) 
             account = reading.problems.check(f"the key {path}", read_address, biconomy[1])
             inner = replace(inner, account=account)
         elif demo is not None:
-            chain_id = reading.problems.check(f"the key {path}", _read_chain_id, demo[2])
+            chain_id = reading.problems.check(f"the key {path}", read_chain_id, demo[2])
             inner = replace(inner, chain_id=chain_id)
             reading.warnings.append(
                 f"the address in the key {path} may be the owner's, not the account's"
@@ -301,7 +287,7 @@ def _read_stores(reading: _Reading, node: Mapping[str, Any], context: _Context) 
             reading.problems.add(path, f"is {found(store)}, expected a store of sessions")
 
 
-def _read_demo_store(reading: _Reading, node: Mapping[str, Any], context: _Context) -> bool:
+def _read_demo_store(reading: _Reading, node: Mapping[str, Any], context: Place) -> bool:
     """Read {signer address: {signer, sessions}}, one set per signer."""
     entries = {
         key: value["sessions"]
@@ -325,47 +311,11 @@ def _read_demo_store(reading: _Reading, node: Mapping[str, Any], context: _Conte
     return True
 
 
-def _described(reading: _Reading, node: Mapping[str, Any], outer: _Context) -> _Context:
-    """Return the context with what this object itself says; two different answers are a mistake."""
-    check = reading.problems.check_alias
-    chain_id = check(node, outer.path, _CHAIN_ID, _read_chain_id)
-    manager = check(node, outer.path, _MANAGER, read_address)
-    account = check(node, outer.path, _ACCOUNT, read_address)
-    # The SDK writes "" before the first session.
-    rootless = {key: value for key, value in node.items() if value != ""}
-    root = check(rootless, outer.path, _ROOT, _read_root)
-    for what, inner, before in (
-        ("chain id", chain_id, outer.chain_id),
-        ("manager", manager, outer.manager),
-        ("account", account, outer.account),
-    ):
-        if inner is not None and before is not None and inner != before:
-            reading.problems.add(outer.path, f"names another {what} than what surrounds it")
-    return replace(
-        outer,
-        chain_id=chain_id or outer.chain_id,
-        manager=manager or outer.manager,
-        account=account or outer.account,
-        claimed_root=root or outer.claimed_root,
-    )
-
-
-def _read_chain_id(value: object) -> int:
-    chain_id = read_integer(value, 63)
-    if chain_id == 0:
-        raise FieldError("is 0, no chain has that id")
-    return chain_id
-
-
-def _read_root(value: object) -> Hash32:
-    return Hash32(read_sized_hex(value, 32))
-
-
 def _looks_like_sessions(node: Sequence[Any]) -> bool:
     return any(isinstance(item, dict) and names_session(item) for item in node)
 
 
-def _add_set(reading: _Reading, items: Any, context: _Context) -> None:
+def _add_set(reading: _Reading, items: Any, context: Place) -> None:
     problems = reading.problems
     if not isinstance(items, list):
         problems.add(context.path, f"is {found(items)}, expected a list of sessions")
@@ -376,21 +326,23 @@ def _add_set(reading: _Reading, items: Any, context: _Context) -> None:
             context.path, f"has {len(items)} sessions, at most {MAX_SESSIONS} make one set"
         )
     else:
-        sessions = read_sessions(items, context.path, problems, reading.warnings)
+        read = read_sessions(items, context.path, problems, reading.warnings)
         reading.sets.append(
             ImportedSet(
                 context.chain_id,
                 context.manager,
                 context.account,
-                sessions,
+                read.sessions,
                 context.source,
                 context.claimed_root,
                 context.path,
+                read.statuses,
+                context.matched_form,
             )
         )
 
 
-def _add_target_warning(reading: _Reading, node: Mapping[str, Any], context: _Context) -> None:
+def _add_target_warning(reading: _Reading, node: Mapping[str, Any], context: Place) -> None:
     target, sessions = node.get("targetSession"), node.get("sessions")
     if target is not None and isinstance(sessions, list) and target not in sessions:
         reading.warnings.append(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from indexer.core.merkle import MAX_UINT48, merkle_root, session_leaf
 from indexer.core.session_abi import encode_session_key_data
 from indexer.core.session_fields import FieldError, found, read_address, read_hex, read_integer
-from indexer.core.session_sets import MAX_SESSION_KEY_DATA_BYTES
+from indexer.core.session_sets import (
+    CLIENT_STATUSES,
+    MAX_SESSION_KEY_DATA_BYTES,
+    ClientStatus,
+)
 from indexer.core.types import Hash32, Session
 
 MAX_PROBLEMS: Final = 20
@@ -22,6 +27,9 @@ _MODULE: Final = ("sessionValidationModule", "session_validation_module")
 _DATA: Final = ("sessionKeyData", "session_key_data")
 _ABI: Final = ("sessionKeyDataInAbi", "session_key_data_in_abi")
 _NAMES: Final = frozenset(_VALID_UNTIL + _VALID_AFTER + _MODULE + _DATA + _ABI)
+
+_STATUS: Final = ("status", "client_status")
+_STATUSES: Final[Mapping[str, ClientStatus]] = {status: status for status in CLIENT_STATUSES}
 
 T = TypeVar("T")
 
@@ -79,12 +87,22 @@ def names_session(node: Mapping[str, Any]) -> bool:
     return not _NAMES.isdisjoint(node)
 
 
+@dataclass(frozen=True, slots=True)
+class ReadSessions:
+    """The sessions of a list in order, and what the client says of each: None, if nothing."""
+
+    sessions: tuple[Session, ...]
+    statuses: tuple[ClientStatus | None, ...]
+
+
 def read_sessions(
     items: Sequence[Any], path: str, problems: Problems, warnings: list[str]
-) -> tuple[Session, ...]:
-    """Return the sessions in order; wrong ones are noted in `problems` and left out."""
+) -> ReadSessions:
+    """Read a list of sessions; wrong ones are noted in `problems` and left out."""
     sessions: list[Session] = []
+    statuses: list[ClientStatus | None] = []
     unsafe: list[str] = []
+    strange: list[str] = []
     for index, item in enumerate(items):
         at = f"{path}[{index}]"
         if not isinstance(item, dict):
@@ -93,6 +111,11 @@ def read_sessions(
         session = _read_session(item, at, problems)
         if session is not None:
             sessions.append(session)
+            said = next((item[name] for name in _STATUS if item.get(name) is not None), None)
+            status = _STATUSES.get(said.lower()) if isinstance(said, str) else None
+            statuses.append(status)
+            if said is not None and status is None:
+                strange.append(at)
             if _has_unsafe_number([item.get(name) for name in _ABI]):
                 unsafe.append(at)
     if unsafe:
@@ -100,7 +123,11 @@ def read_sessions(
             "numbers past 2^53 are written without quotes, a JavaScript client may have rounded "
             f"them: {listed(unsafe)}"
         )
-    return tuple(sessions)
+    if strange:
+        warnings.append(
+            f"a status that is none of {', '.join(CLIENT_STATUSES)} was left out: {listed(strange)}"
+        )
+    return ReadSessions(tuple(sessions), tuple(statuses))
 
 
 def set_warnings(

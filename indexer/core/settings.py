@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
+from indexer.core.session_layout import Layout
 from indexer.core.types import Address
 
+TraceMode = Literal["off", "debug", "trace"]
+"""Which tracing method of a node may be used: none, debug_ or trace_transaction."""
 AccountsMode = Literal["factory", "stored", "list"]
 Erc1155Mode = Literal["list", "touching", "all"]
 
@@ -42,6 +46,10 @@ class ChainSettings:
     """How far below finality raw detail is kept; None: for ever."""
     end_block: int | None = None
     """The chain's last block by the operator's word; nothing above it is followed or stored."""
+    traces: TraceMode = "off"
+    """Whether traces are asked for to settle who changed a root."""
+    session_layouts: Mapping[Address, Layout] = field(default_factory=dict)
+    """How modules beyond the known ones lay out session_key_data."""
     retired: str = ""
     """Not empty: the public chain is gone; the sentence says since when and what to use."""
 

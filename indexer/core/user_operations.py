@@ -108,6 +108,20 @@ class UserOperationBody:
     calls: tuple[Call, ...]
     sessions: tuple[SessionParameters, ...]
 
+    def session_of_call(self, call_index: int) -> int | None:
+        """Return which of `sessions` stands for a call; None: none, or it cannot be told.
+
+        One session stands for all calls; of the batched router's each stands for one, in order.
+        """
+        if len(self.sessions) == 1:
+            return 0
+        return call_index if len(self.sessions) == len(self.calls) else None
+
+    def leaf_of_call(self, call_index: int) -> Hash32 | None:
+        """Return the leaf of the session that stands for a call."""
+        index = self.session_of_call(call_index)
+        return None if index is None else self.sessions[index].leaf
+
 
 def decode_handle_ops(data: bytes) -> tuple[UserOperation, ...]:
     """Return the operations of a handleOps or handleAggregatedOps input, in order.
@@ -292,15 +306,15 @@ def _body(op: UserOperation, entry_point: Address, chain_id: int) -> UserOperati
 
 def direct_roots(
     calls: Sequence[Call], managers: Collection[Address]
-) -> tuple[tuple[Address, Hash32], ...]:
-    """Return (manager, root) of each call that sets a root if the operation succeeds, in order.
+) -> tuple[tuple[int, Address, Hash32], ...]:
+    """Return (index, manager, root) of each call that sets a root if the operation succeeds.
 
     The selector alone proves nothing: airdrop contracts have the same one. The contract takes
     bytes after the root, and refuses a cut root or any value. The last one per manager stays.
     """
     return tuple(
-        (call.to, Hash32(call.data[4:36]))
-        for call in calls
+        (index, call.to, Hash32(call.data[4:36]))
+        for index, call in enumerate(calls)
         if call.to in managers
         and call.value == 0
         and len(call.data) >= 36

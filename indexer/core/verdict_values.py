@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
+from indexer.core.root_search import Search
 from indexer.core.types import Address, Hash32
 
 Verdict = Literal["in_sync", "pending", "drifted", "unmanaged", "empty", "unknown"]
@@ -43,11 +44,17 @@ class Instant:
 
 @dataclass(frozen=True, slots=True)
 class RootChange:
-    """A canonical observation that differs from the one before it (before the first: zero)."""
+    """A canonical observation that differs from the one before it (before the first: zero).
+
+    `attribution` and the hashes say who made it, as far as that is known: attribution.Attribution.
+    """
 
     block_number: int
     block_time: int
     root: Hash32
+    attribution: str = "none"
+    user_op_hash: Hash32 | None = None
+    transaction_hash: Hash32 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +72,16 @@ class AccountState:
 
 @dataclass(frozen=True, slots=True)
 class StoredSession:
-    """What a verdict needs of a session; times are unix seconds, 0 = unbounded, inclusive."""
+    """What a verdict needs of a session; times are unix seconds, 0 = unbounded, inclusive.
+
+    `client_status` is what the client's store says of it, one of session_sets.CLIENT_STATUSES.
+    """
 
     leaf: Hash32
     valid_until: int
     valid_after: int
     session_validation_module: Address
+    client_status: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +116,6 @@ class VerdictInputs:
     other_roots: Mapping[Address, Hash32]
     account_states: tuple[AccountState, ...] = ()
     modules_without_code: frozenset[Address] = frozenset()
-    rotated_by_session_key: bool = False
     unreadable: bool = False
     past_unreadable: bool = False
 
@@ -116,6 +126,21 @@ class Settings:
 
     grace_seconds: int
     expiring_soon_seconds: int = DAY_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A cause that holds, since when, and the leaves and addresses it is about.
+
+    `search` is what was found for a root of no stored set.
+    """
+
+    cause: Cause
+    since: Instant
+    leaves: tuple[Hash32, ...] = ()
+    named: tuple[Address, ...] = ()
+    rests_on_block: int | None = None
+    search: Search | None = None
 
 
 @dataclass(frozen=True, slots=True)

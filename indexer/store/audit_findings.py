@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from indexer.core.attribution import RootAttribution
 from indexer.core.audit_changes import Finding
-from indexer.core.roots import AccountObservation, RootAttribution, RootObservation
+from indexer.core.roots import AccountObservation, RootObservation
 from indexer.core.types import Address, BlockHeader
 from indexer.errors import StaleStepError
 from indexer.store.auditing import AuditChunk, AuditedBlock, stored_roots, stored_slots

@@ -15,6 +15,7 @@ from indexer.core.passes import Pass
 from indexer.core.settings import ChainSettings
 from indexer.core.types import Hash32
 from indexer.errors import FatalError, FencedError
+from indexer.store.layouts import apply_layouts, shown_layouts
 from indexer.store.pool import translated
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -100,6 +101,18 @@ async def raise_epoch(connection: Connection, chain_id: int) -> None:
         "UPDATE chain.chain SET epoch = epoch + 1 WHERE chain_id = $1", chain_id
     )
 
+
+_SETTINGS = "SELECT settings FROM chain.chain WHERE chain_id = $1"
+
+# What was read before traces were configured.
+_QUEUE_TRACES = """
+INSERT INTO chain.trace_queue (chain_id, block_number, manager, account)
+SELECT r.chain_id, r.block_number, r.manager, r.account
+  FROM chain.root_change AS r
+  LEFT JOIN chain.root_attribution AS t ON t.chain_id = r.chain_id
+   AND t.block_number = r.block_number AND t.manager = r.manager AND t.account = r.account
+ WHERE r.chain_id = $1 AND coalesce(t.evidence, 'state') = 'state'
+ON CONFLICT DO NOTHING"""
 
 _TAKE_OVER = """
 INSERT INTO chain.chain (chain_id, name, epoch, start_block, managers, accounts_mode, settings)
@@ -187,13 +200,20 @@ async def take_over(
 
     A pass that is new to the live lane is followed from the indexed block on. What lies below
     is history debt, and with it the logs that it needs and whose rows retention has dropped.
+    What sessions may do is derived again where a module's layout has changed.
     `shown` is the configuration as people may see it, without node URLs.
     FatalError, and nothing is changed, if blocks above the configured end are indexed already.
     """
     # Excludes history writers of an older process too: their transactions end first.
     held = await lock_row(connection, settings.chain_id)
     _end_is_not_passed(held, settings)
-    shown = {**shown, "passes": [[p.name, p.filter] for p in passes]}
+    shown = {
+        **shown,
+        "traces": settings.traces,
+        "passes": [[p.name, p.filter] for p in passes],
+        "session_layouts": shown_layouts(settings.session_layouts),
+    }
+    before = json.loads(await connection.fetchval(_SETTINGS, settings.chain_id) or "{}")
     try:
         row = await connection.fetchrow(
             _TAKE_OVER,
@@ -218,6 +238,10 @@ async def take_over(
     await connection.execute(_PAUSE_ACCOUNTS, settings.chain_id, *wanted)
     await connection.execute(_COHORT_PASSES, settings.chain_id, *wanted)
     await connection.execute(_READ_AGAIN, settings.chain_id, *wanted)
+    layouts = before.get("session_layouts", {})
+    await apply_layouts(connection, settings.chain_id, settings.session_layouts, layouts)
+    if settings.traces != "off" and before.get("traces", "off") == "off":
+        await connection.execute(_QUEUE_TRACES, settings.chain_id)
     return int(row["epoch"])
 
 

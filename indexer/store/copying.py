@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from indexer.core.events import DecodedLogs
 from indexer.core.roots import RootHint
-from indexer.core.types import Hash32
+from indexer.core.session_layout import SessionGrant
+from indexer.core.types import Address, Hash32
 from indexer.core.user_operations import UserOperationBody
 from indexer.store.chain_row import Connection
 
@@ -23,6 +24,18 @@ class BodyRow:
     block_number: int
     log_index: int
     body: UserOperationBody
+    grants: tuple[SessionGrant, ...]
+    """What each of the body's sessions may do."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRow:
+    """A transaction that carried user operations: who sent it to whom. `to` None: a creation."""
+
+    block_number: int
+    transaction_hash: Hash32
+    bundler: Address
+    to: Address | None
 
 
 async def copy_decoded(connection: Connection, chain_id: int, decoded: DecodedLogs) -> None:
@@ -193,7 +206,7 @@ async def _copy(
 async def copy_bodies(
     connection: Connection, chain_id: int, bodies: Sequence[BodyRow], hints: Sequence[RootHint]
 ) -> None:
-    """Append decoded inputs and the roots they name."""
+    """Append decoded inputs, the sessions that signed them, and the roots they name."""
     await _copy(
         connection,
         "user_operation_body",
@@ -205,7 +218,6 @@ async def copy_bodies(
             "factory",
             "validation_module",
             "calls",
-            "sessions",
         ),
         [
             (
@@ -216,10 +228,15 @@ async def copy_bodies(
                 row.body.factory,
                 row.body.validation_module,
                 json.dumps(_calls(row.body)),
-                json.dumps(_sessions(row.body)),
             )
             for row in bodies
         ],
+    )
+    await _copy(
+        connection,
+        "session_use",
+        _SESSION_USE,
+        [use for row in bodies for use in _uses(chain_id, row)],
     )
     await _copy(
         connection,
@@ -235,6 +252,7 @@ async def copy_bodies(
             "evidence",
             "transaction_hash",
             "user_op_hash",
+            "leaf",
         ),
         [
             (
@@ -248,6 +266,7 @@ async def copy_bodies(
                 h.evidence,
                 h.transaction_hash,
                 h.user_op_hash,
+                h.leaf,
             )
             for h in hints
         ],
@@ -266,15 +285,50 @@ def _calls(body: UserOperationBody) -> list[Mapping[str, Any]]:
     ]
 
 
-def _sessions(body: UserOperationBody) -> list[Mapping[str, Any]]:
-    return [
-        {
-            "manager": "0x" + parameters.manager.hex(),
-            "leaf": "0x" + parameters.leaf.hex(),
-            "implied_root": "0x" + parameters.implied_root.hex(),
-            "valid_until": parameters.session.valid_until,
-            "valid_after": parameters.session.valid_after,
-            "session_validation_module": "0x" + parameters.session.session_validation_module.hex(),
-        }
-        for parameters in body.sessions
-    ]
+_SESSION_USE = (
+    "chain_id",
+    "block_number",
+    "log_index",
+    "use_index",
+    "user_op_hash",
+    "manager",
+    "account",
+    "leaf",
+    "implied_root",
+    "called",
+    "valid_until",
+    "valid_after",
+    "session_validation_module",
+    "session_key",
+    "granted_contract",
+    "granted_recipient",
+    "granted_token_id",
+    "session_key_data",
+)
+
+
+def _uses(chain_id: int, row: BodyRow) -> Iterator[tuple[Any, ...]]:
+    """Yield the sessions that the signature of an operation presents, as rows."""
+    body = row.body
+    one_each = len(body.sessions) == len(body.calls)
+    for index, (shown, grant) in enumerate(zip(body.sessions, row.grants, strict=True)):
+        yield (
+            chain_id,
+            row.block_number,
+            row.log_index,
+            index,
+            body.user_op_hash,
+            shown.manager,
+            body.sender,
+            shown.leaf,
+            shown.implied_root,
+            body.calls[index].to if one_each else None,
+            shown.session.valid_until,
+            shown.session.valid_after,
+            shown.session.session_validation_module,
+            grant.session_key,
+            grant.contract,
+            grant.recipient,
+            grant.token_id,
+            shown.session.session_key_data,
+        )

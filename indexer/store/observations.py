@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from indexer.core.roots import AccountObservation, RootAttribution, RootObservation
+from indexer.core.attribution import RootAttribution
+from indexer.core.roots import AccountObservation, RootObservation
 from indexer.core.types import BlockHeader
 from indexer.store.chain_row import Connection
+from indexer.store.copying import BundleRow
 
 _INSERT_BLOCKS = """
 INSERT INTO chain.block (chain_id, block_number, hash, block_time)
@@ -53,9 +55,51 @@ ON CONFLICT (chain_id, account, block_number, block_hash) DO UPDATE
 
 _INSERT_ATTRIBUTIONS = """
 INSERT INTO chain.root_attribution (chain_id, block_number, manager, account, evidence,
-    attribution, transaction_hash, user_op_hash)
+    attribution, transaction_hash, user_op_hash, leaf, contradicting_evidence, contradicting_root)
 SELECT $1, * FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::text[], $6::text[],
-    $7::bytea[], $8::bytea[])
+    $7::bytea[], $8::bytea[], $9::bytea[], $10::text[], $11::bytea[])
+ON CONFLICT DO NOTHING"""
+
+# Two lanes may come by the same transaction: of operations of different accounts.
+_INSERT_BUNDLES = """
+INSERT INTO chain.bundle (chain_id, block_number, transaction_hash, bundler, called)
+SELECT $1, * FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[])
+ON CONFLICT DO NOTHING"""
+
+
+async def write_bundles(
+    connection: Connection, chain_id: int, bundles: Sequence[BundleRow]
+) -> None:
+    """Record who sent transactions that carried user operations."""
+    if bundles:
+        await connection.execute(
+            _INSERT_BUNDLES,
+            chain_id,
+            [b.block_number for b in bundles],
+            [b.transaction_hash for b in bundles],
+            [b.bundler for b in bundles],
+            [b.to for b in bundles],
+        )
+
+
+# What was read makes a change of itself, or of the observation after it; a lane may come by older
+# blocks later. Where logs or inputs name who did it, no trace is needed.
+_QUEUE_TRACES = """
+INSERT INTO chain.trace_queue (chain_id, block_number, manager, account)
+SELECT DISTINCT r.chain_id, r.block_number, r.manager, r.account
+  FROM unnest($2::bigint[], $3::bytea[], $4::bytea[]) AS seen(block_number, manager, account)
+ CROSS JOIN LATERAL (
+      SELECT o.block_number FROM chain.canonical_root AS o
+       WHERE o.chain_id = $1 AND o.manager = seen.manager AND o.account = seen.account
+         AND o.block_number >= seen.block_number
+       ORDER BY o.block_number LIMIT 2) AS near
+  JOIN chain.root_change AS r ON r.chain_id = $1 AND r.manager = seen.manager
+   AND r.account = seen.account AND r.block_number = near.block_number
+  LEFT JOIN chain.root_attribution AS t ON t.chain_id = r.chain_id
+   AND t.block_number = r.block_number AND t.manager = r.manager AND t.account = r.account
+ WHERE coalesce(t.evidence, 'state') = 'state'
+   AND EXISTS (SELECT FROM chain.chain AS c
+                WHERE c.chain_id = $1 AND c.settings ->> 'traces' IN ('debug', 'trace'))
 ON CONFLICT DO NOTHING"""
 
 
@@ -102,4 +146,15 @@ async def write_observations(
             [a.attribution for a in attributions],
             [a.transaction_hash for a in attributions],
             [a.user_op_hash for a in attributions],
+            [a.leaf for a in attributions],
+            [a.contradiction[0] if a.contradiction else None for a in attributions],
+            [a.contradiction[1] if a.contradiction else None for a in attributions],
+        )
+    if roots:
+        await connection.execute(
+            _QUEUE_TRACES,
+            chain_id,
+            [o.block_number for o in roots],
+            [o.manager for o in roots],
+            [o.account for o in roots],
         )

@@ -9,12 +9,13 @@ from typing import Any
 
 import asyncpg
 
+from indexer.core.attribution import RootAttribution
 from indexer.core.events import DecodedLogs, Erc1155Transfer
-from indexer.core.roots import AccountObservation, RootAttribution, RootHint, RootObservation
+from indexer.core.roots import AccountObservation, RootHint, RootObservation
 from indexer.core.types import Address
 from indexer.store.chain_row import Connection
-from indexer.store.copying import BodyRow, copy_bodies, copy_decoded
-from indexer.store.observations import write_observations
+from indexer.store.copying import BodyRow, BundleRow, copy_bodies, copy_decoded
+from indexer.store.observations import write_bundles, write_observations
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class RowCounts:
     events: dict[str, int] = field(default_factory=dict)
     undecoded: int = 0
     root_changes: dict[str, int] = field(default_factory=dict)
+    contradictions: tuple[RootAttribution, ...] = ()
+    """Roots that other evidence contradicts."""
 
 
 @dataclass(slots=True)
@@ -32,6 +35,7 @@ class BlockRows:
 
     decoded: DecodedLogs | None = None
     bodies: list[BodyRow] = field(default_factory=list)
+    bundles: list[BundleRow] = field(default_factory=list)
     hints: list[RootHint] = field(default_factory=list)
     roots: list[RootObservation] = field(default_factory=list)
     accounts: list[AccountObservation] = field(default_factory=list)
@@ -44,8 +48,9 @@ class BlockRows:
     def counts(self) -> RowCounts:
         """Return how much this is."""
         decoded = self.decoded
+        contradictions = tuple(row for row in self.attributions if row.contradiction)
         if decoded is None:
-            return RowCounts(root_changes=self.root_changes)
+            return RowCounts(root_changes=self.root_changes, contradictions=contradictions)
         events = Counter(row.event for row in decoded.account_events)
         events.update(row.event for row in decoded.creations)
         events["UserOperationEvent"] = len(decoded.user_operations)
@@ -56,7 +61,7 @@ class BlockRows:
         events["URI"] = len(decoded.uris)
         events["MerkleRootUpdated"] = len(decoded.manager_roots)
         kept = {event: count for event, count in events.items() if count}
-        return RowCounts(kept, len(decoded.undecoded), self.root_changes)
+        return RowCounts(kept, len(decoded.undecoded), self.root_changes, contradictions)
 
     def created(self) -> dict[Address, int]:
         """Return the accounts that a factory made, with the blocks of their creation."""
@@ -97,6 +102,7 @@ async def write_rows(
     except asyncpg.UniqueViolationError:
         rows = await _missing_of(connection, chain_id, rows, span)
         await _append(connection, chain_id, rows)
+    await write_bundles(connection, chain_id, rows.bundles)
     await write_observations(connection, chain_id, rows.roots, rows.accounts, rows.attributions)
     return list(rows.decoded.transfers) if rows.decoded is not None else []
 

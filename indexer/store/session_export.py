@@ -45,8 +45,9 @@ _COUNT_SESSIONS = f"SELECT coalesce(sum(s.session_count), 0)::bigint {_CHOSEN}"
 # The order of set_id is the order of storing, so that the newest set stays the newest.
 _READ = f"""
 SELECT c.set_id, c.chain_id, c.manager, c.account, c.root, x.valid_until, x.valid_after,
-       x.session_validation_module, x.session_key_data, x.session_key
-  FROM (SELECT s.set_id, s.chain_id, s.manager, s.account, s.root {_CHOSEN}) AS c
+       x.session_validation_module, x.session_key_data, x.session_key, x.client_status,
+       c.matched_form
+  FROM (SELECT s.set_id, s.chain_id, s.manager, s.account, s.root, s.matched_form {_CHOSEN}) AS c
   JOIN sessions.session AS x USING (set_id)
  ORDER BY c.set_id, x.leaf_index"""
 
@@ -98,4 +99,6 @@ def _stored_set(rows: Sequence[asyncpg.Record]) -> StoredSet:
         Hash32(root),
         tuple(Session(*row[5:9]) for row in rows),
         tuple(None if row["session_key"] is None else Address(row["session_key"]) for row in rows),
+        rows[0]["matched_form"],
+        tuple(row["client_status"] for row in rows),
     )

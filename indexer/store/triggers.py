@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from indexer.core.debt import Task
-from indexer.core.roots import MERKLE_ROOT_UPDATED, RootHint, Trigger
+from indexer.core.roots import MERKLE_ROOT_UPDATED, RootHint, Trigger, module_call
 from indexer.core.types import Address, BlockHeader, Hash32
 from indexer.store.history import KNOWN_BLOCKS
 from indexer.store.pool import Database
@@ -14,11 +14,15 @@ from indexer.store.pool import Database
 
 @dataclass(frozen=True, slots=True)
 class StoredTriggers:
-    """The triggers of a range as the database has them, with the blocks they stand in."""
+    """The triggers of a range as the database has them, with the blocks they stand in.
+
+    `known_inputs` are the operations whose input has been decoded.
+    """
 
     triggers: list[Trigger]
     hints: list[RootHint]
     headers: dict[int, BlockHeader]
+    known_inputs: frozenset[Hash32]
 
 
 # The accounts of a cohort at a block. Cohort 0 is everybody above their block of adoption, found
@@ -42,16 +46,20 @@ SELECT t.block_number, t.log_index, t.transaction_hash, t.sender, t.success, t.u
 
 _EVENTS = """
 SELECT t.block_number, t.log_index, t.transaction_hash, t.account, t.event,
-       (t.args ->> 'operation')::int, t.user_op_hash
+       (t.args ->> 'operation')::int, t.user_op_hash, t.args ->> 'to', t.args ->> 'dataHash'
   FROM chain.account_event AS t {members}
    AND t.event = ANY($5::text[])
  ORDER BY t.block_number, t.log_index"""
 
 _HINTS = """
 SELECT t.block_number, t.log_index, t.hint_index, t.transaction_hash, t.manager, t.account,
-       t.root, t.evidence, t.user_op_hash
+       t.root, t.evidence, t.user_op_hash, t.leaf
   FROM chain.root_hint AS t {members}
  ORDER BY t.block_number, t.log_index, t.hint_index"""
+
+_KNOWN_INPUTS = """
+SELECT user_op_hash FROM chain.user_operation_body
+ WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3"""
 
 
 def _of(query: str, cohort: int, account: str) -> str:
@@ -139,6 +147,7 @@ async def read_triggers(
             _of(_EVENTS, task.cohort, "t.account"), *span, list(trigger_events)
         )
         hints = await connection.fetch(_of(_HINTS, task.cohort, "t.account"), *span)
+        inputs = await connection.fetch(_KNOWN_INPUTS, chain_id, *task.span)
         triggers = [o.trigger for o in operations]
         triggers += [
             Trigger(
@@ -150,6 +159,7 @@ async def read_triggers(
                 None,
                 r[5],
                 Hash32(r[6]) if r[6] is not None else None,
+                module_call(r[4], {"operation": r[5], "to": r[7], "dataHash": r[8]}),
             )
             for r in events
         ]
@@ -164,6 +174,7 @@ async def read_triggers(
                 Hash32(r[6]),
                 r[7],
                 Hash32(r[8]) if r[8] is not None else None,
+                Hash32(r[9]) if r[9] is not None else None,
             )
             for r in hints
         ]
@@ -185,7 +196,12 @@ async def read_triggers(
         ]
         triggers.sort(key=lambda t: (t.block_number, t.log_index))
         numbers = sorted({t.block_number for t in triggers})
-    return StoredTriggers(triggers, named, await known_headers(database, chain_id, numbers))
+    return StoredTriggers(
+        triggers,
+        named,
+        await known_headers(database, chain_id, numbers),
+        frozenset(Hash32(r[0]) for r in inputs),
+    )
 
 
 async def known_headers(

@@ -83,7 +83,8 @@ _MANAGERS = "SELECT unnest(managers) FROM chain.chain WHERE chain_id = $1"
 # key: what the planner knows of a table that is being filled is worth nothing.
 _ROOTS = """
 SELECT seen.manager, seen.account, seen.block_number, seen.block_time, seen.root,
-       seen.nth = 1 AS is_first, seen.root <> seen.before AS is_change
+       seen.nth = 1 AS is_first, seen.root <> seen.before AS is_change,
+       coalesce(t.attribution, 'none') AS attribution, t.user_op_hash, t.transaction_hash
   FROM unnest($2::bytea[]) AS m(manager)
  CROSS JOIN unnest($3::bytea[]) AS a(account)
  CROSS JOIN LATERAL (
@@ -92,6 +93,9 @@ SELECT seen.manager, seen.account, seen.block_number, seen.block_time, seen.root
          FROM chain.canonical_root AS o
         WHERE o.chain_id = $1 AND o.manager = m.manager AND o.account = a.account
        WINDOW each AS (ORDER BY o.block_number)) AS seen
+  LEFT JOIN chain.root_attribution AS t
+    ON t.chain_id = $1 AND t.block_number = seen.block_number AND t.manager = seen.manager
+   AND t.account = seen.account
  WHERE seen.nth = 1 OR seen.root <> seen.before
  ORDER BY seen.block_number"""
 
@@ -101,16 +105,17 @@ SELECT o.account, o.block_number, o.block_time, o.tainted, o.implementation, o.e
  WHERE o.chain_id = $1 AND o.account = ANY($2::bytea[])
  ORDER BY o.block_number"""
 
+# A revoke form is the record of a tree that a client's SDK left on chain, no set anybody wants.
 _SETS = """
 SELECT s.manager, s.account, s.set_id, s.root, s.stored_block, s.stored_at
   FROM sessions.session_set AS s
   JOIN unnest($2::bytea[], $3::bytea[]) AS k(manager, account)
     ON s.manager = k.manager AND s.account = k.account
- WHERE s.chain_id = $1
+ WHERE s.chain_id = $1 AND s.matched_form <> 'revoke_form'
  ORDER BY s.set_id"""
 
 _SESSIONS = """
-SELECT set_id, leaf, valid_until, valid_after, session_validation_module
+SELECT set_id, leaf, valid_until, valid_after, session_validation_module, client_status
   FROM sessions.session WHERE set_id = ANY($1::bigint[]) ORDER BY set_id, leaf_index"""
 
 _MODULES_WITHOUT_CODE = """
@@ -160,7 +165,14 @@ async def load_histories(connection: Connection, chain_id: int, keys: Collection
             histories.first[key] = Instant(row["block_number"], float(row["block_time"]))
         if row["is_change"]:
             histories.roots[key].append(
-                RootChange(row["block_number"], row["block_time"], Hash32(row["root"]))
+                RootChange(
+                    row["block_number"],
+                    row["block_time"],
+                    Hash32(row["root"]),
+                    row["attribution"],
+                    row["user_op_hash"],
+                    row["transaction_hash"],
+                )
             )
 
     for row in await connection.fetch(_STATES, chain_id, every_account):
@@ -207,6 +219,7 @@ async def _load_sets(
                 row["valid_until"],
                 row["valid_after"],
                 Address(row["session_validation_module"]),
+                row["client_status"],
             )
         )
     for row in rows:

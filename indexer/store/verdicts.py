@@ -7,6 +7,7 @@ the lock of the chain's row.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from indexer.core.root_search import RememberedSearches
 from indexer.core.types import Address
 from indexer.core.verdicts import Cause, Decision, Settings, Severity, Verdict, decide
 from indexer.store.chain_row import Connection
@@ -132,6 +134,9 @@ _COLUMNS = (
 
 _NOTIFY = f"SELECT pg_notify('{NOTIFY_CHANNEL}', payload) FROM unnest($1::text[]) AS payload"
 
+# An unknown root stays unknown at each decision until somebody stores something.
+_search = RememberedSearches()
+
 Touched = Sequence[tuple[int, int, Collection[Key]]]
 """(block_number, block_time, keys), ascending by block."""
 
@@ -180,6 +185,7 @@ async def _decide_chunk(
 ) -> list[VerdictChange]:
     confirmed = confirmed_at.timestamp()
     histories = await load_histories(connection, chain_id, chunk)
+    searched = _search.made
     managers, accounts = [key[0] for key in chunk], [key[1] for key in chunk]
     open_rows = {
         (Address(row["manager"]), Address(row["account"])): dict(row)
@@ -196,12 +202,17 @@ async def _decide_chunk(
             is_last = index == len(ordered) - 1
             clock = confirmed if is_last else min(confirmed, float(block_time))
             inputs = histories.cut(key, None if is_last else block_number)
+            if _search.made > searched:
+                # A search takes some 0.1 s: whoever waits for the loop goes first.
+                searched = _search.made
+                await asyncio.sleep(0)
             decision = decide(
                 inputs,
                 head_number=block_number,
                 head_time=block_time,
                 confirmed_at=clock,
                 settings=settings,
+                search=_search,
             )
             if held is None and decision.verdict == "empty" and not inputs.changes:
                 # Most accounts never have a session: no row says the same, a million times over.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from indexer.chain.head import fetch_head, fetch_headers
+from indexer.chain.head import fetch_head, fetch_header, fetch_headers
 from indexer.chain.rpc import Node, NodeRefusedError
 from indexer.core.types import ChainHead
-from indexer.errors import NodeAnswerError
+from indexer.errors import BlockUnknownError, NodeAnswerError
 from tests.sim.faults import Answer, Drop, Fault, Refuse
 from tests.sim.node import SimNode
 
@@ -101,3 +101,16 @@ async def test_a_header_of_another_number_is_refused(sim: SimNode, node: Node) -
     sim.fail(Answer(sim.block(2).to_json()), method=BY_NUMBER)
     with pytest.raises(NodeAnswerError, match="block 2 came for block 3"):
         await fetch_headers(node, [3])
+
+
+async def test_a_single_header_by_number_or_tag(sim: SimNode, node: Node) -> None:
+    """The header asked for; a block the node does not have is unknown, another one an error."""
+    sim.mine(100)
+    assert await fetch_header(node, 7) == sim.header(7)
+    assert await fetch_header(node, "latest") == sim.header(100)
+    assert await fetch_header(node, "finalized") == sim.header(36)
+    with pytest.raises(BlockUnknownError, match="no block 101"):
+        await fetch_header(node, 101)
+    sim.fail(Answer(sim.block(4).to_json()), method=BY_NUMBER)
+    with pytest.raises(NodeAnswerError, match="block 4 came for block 7"):
+        await fetch_header(node, 7)

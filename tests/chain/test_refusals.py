@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from indexer.chain.refusals import Meaning, RangeRefusedError, meaning_of, suggested_blocks, typed
+from indexer.chain.refusals import (
+    Meaning,
+    RangeRefusedError,
+    is_revert,
+    meaning_of,
+    suggested_blocks,
+    typed,
+)
 from indexer.chain.rpc import NodeRefusedError
 from indexer.errors import BlockUnknownError, NodeAnswerError, StatePrunedError
 
@@ -149,3 +156,23 @@ def test_a_senseless_suggestion_is_none(text: str) -> None:
 def test_the_suggestion_travels_with_the_error() -> None:
     """Who narrows the range can use the number the node named."""
     assert RangeRefusedError("too wide", suggested_blocks=7).suggested_blocks == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "reverted"),
+    [
+        ("execution reverted: SessionNotApproved", 3, True),
+        ("execution reverted", -32000, True),
+        ("Execution reverted", -32000, True),
+        ("VM Exception while processing transaction: revert SessionNotApproved", -32603, True),
+        ("SessionNotApproved", 3, True),
+        ("out of gas", -32000, False),
+        ("missing trie node: execution reverted", -32000, False),
+        ("VM execution error.", -32015, False),
+        ("reverting to a back-up", -32000, False),
+        ("", 0, False),
+    ],
+)
+def test_only_a_revert_is_the_contracts_word(text: str, code: int, reverted: bool) -> None:
+    """A contract's refusal is told apart from every failure of the node."""
+    assert is_revert(NodeRefusedError("endpoint-1", "eth_call", code, text)) is reverted

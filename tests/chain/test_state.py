@@ -19,7 +19,7 @@ from indexer.core.merkle import root_slot
 from indexer.core.types import ZERO_HASH, Address, Hash32
 from indexer.errors import BlockUnknownError, NodeAnswerError, NodeError, StatePrunedError
 from tests.chain.reading import read_slots
-from tests.sim.blocks import SimTransaction
+from tests.sim.blocks import BUNDLER, SimTransaction
 from tests.sim.faults import Answer, Drop, Fault, Refuse
 from tests.sim.node import SimNode
 
@@ -111,9 +111,9 @@ async def test_transactions_in_the_order_asked(sim: SimNode, node: Node) -> None
     call, creation = (block.transaction_hash(index) for index in range(2))
     places = [(block.hash, 1), (block.hash, 7), (block.hash, 0), (block.hash, 0)]
     found = await fetch_transactions(node, places)
-    expected = Transaction(call, block.hash, block.number, ACCOUNT, b"call")
+    expected = Transaction(call, block.hash, block.number, BUNDLER, ACCOUNT, b"call")
     assert found == [
-        Transaction(creation, block.hash, block.number, None, b""),
+        Transaction(creation, block.hash, block.number, BUNDLER, None, b""),
         None,
         expected,
         expected,
@@ -128,6 +128,8 @@ async def test_transactions_in_the_order_asked(sim: SimNode, node: Node) -> None
         {"blockHash": None, "blockNumber": None},
         {"input": None},
         {"to": "0x12"},
+        {"from": None},
+        {"from": "0x12"},
         {"input": 1},
     ],
 )

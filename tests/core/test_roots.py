@@ -3,18 +3,15 @@
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from indexer.core.attribution import RootAttribution, attribute
 from indexer.core.events import LogFilter, decode_logs
 from indexer.core.roots import (
     DELEGATECALL,
     USER_OPERATION,
-    RootAttribution,
     RootHint,
     RootObservation,
     Trigger,
-    attribute,
     body_hints,
     by_account,
     event_hints,
@@ -307,149 +304,6 @@ def test_a_signature_counts_even_if_the_operation_failed(success):
     assert named == [(MANAGER, root("05"), "signature"), *(calldata if success else [])]
     assert [(h.log_index, h.hint_index) for h in hints] == [(9, i) for i in range(len(hints))]
     assert {(h.account, h.user_op_hash) for h in hints} == {(A, hash32("op"))}
-
-
-# --- attribution ------------------------------------------------------------------------------
-
-SHOWN, GONE = root("aa"), root("bb")
-OBSERVED = RootObservation(7, hash32("block 7"), MANAGER, A, SHOWN)
-
-
-def hint(log_index, transaction, named=SHOWN, *, evidence="calldata", user_op=None, **changes):
-    manager = changes.get("manager", MANAGER)
-    op = None if user_op is None else hash32(user_op)
-    index = changes.get("hint_index", 0)
-    at = hash32(transaction)
-    return RootHint(7, log_index, index, at, manager, A, named, evidence, op)
-
-
-def named(found: RootAttribution) -> tuple[object, ...]:
-    return found.evidence, found.attribution, found.transaction_hash, found.user_op_hash
-
-
-def test_nothing_names_a_change_without_triggers():
-    """A tainted account's silent change is the state's word alone."""
-    assert named(attribute(OBSERVED, [], [])) == ("state", "none", None, None)
-
-
-def test_one_transaction_is_named():
-    """With its operation, if it was exactly one."""
-    one, two = trigger(1, "one", user_op="first"), trigger(2, "one", user_op="second")
-
-    assert named(attribute(OBSERVED, [one], [])) == (
-        "state",
-        "user_operation",
-        hash32("one"),
-        hash32("first"),
-    )
-    assert named(attribute(OBSERVED, [one, two], [])) == (
-        "state",
-        "transaction",
-        hash32("one"),
-        None,
-    )
-    assert named(attribute(OBSERVED, [trigger(1, "one")], []))[1] == "transaction"
-
-
-def test_a_module_is_named_where_it_executed():
-    """Also inside an operation: the module made the call."""
-    by_module = trigger(1, "one", operation=0, user_op="first")
-
-    assert named(attribute(OBSERVED, [by_module, trigger(2, "one", user_op="first")], [])) == (
-        "state",
-        "module",
-        hash32("one"),
-        hash32("first"),
-    )
-
-
-def test_of_several_transactions_the_last_that_named_the_root():
-    """What names another root, another manager, or only proves an old one, names nobody."""
-    triggers = [trigger(i, f"tx {i}", user_op=f"op {i}") for i in range(6)]
-    hints = [
-        hint(0, "tx 0", user_op="op 0"),
-        hint(2, "tx 2", user_op="op 2"),
-        hint(3, "tx 3", GONE, user_op="op 3"),
-        hint(4, "tx 4", evidence="signature", user_op="op 4"),
-        hint(5, "tx 5", user_op="op 5", manager=OTHER_MANAGER),
-    ]
-
-    expected = ("calldata", "user_operation", hash32("tx 2"), hash32("op 2"))
-    assert named(attribute(OBSERVED, triggers, hints)) == expected
-    assert named(attribute(OBSERVED, triggers, hints[2:])) == ("state", "ambiguous", None, None)
-
-
-@given(st.permutations(range(5)))
-def test_hints_may_come_in_any_order(order):
-    """Events and inputs are read at different times; their place in the block decides."""
-    triggers = [trigger(i, f"tx {i}") for i in range(5)]
-    hints = [hint(i, f"tx {i}", hint_index=5 - i) for i in range(4)]
-    hints.append(hint(3, "tx 4", hint_index=3))
-
-    found = attribute(OBSERVED, triggers, [hints[i] for i in order])
-
-    assert found.transaction_hash == hash32("tx 4")
-
-
-def test_an_announced_root_names_its_transaction_and_the_one_operation_in_it():
-    """The event carries no operation; the account's triggers of that transaction may."""
-    announced = hint(5, "one", evidence="event")
-    one, two = trigger(6, "one", user_op="first"), trigger(7, "one", user_op="second")
-    other = trigger(8, "other", user_op="third")
-
-    assert named(attribute(OBSERVED, [one, other], [announced])) == (
-        "event",
-        "user_operation",
-        hash32("one"),
-        hash32("first"),
-    )
-    assert named(attribute(OBSERVED, [one, two, other], [announced])) == (
-        "event",
-        "transaction",
-        hash32("one"),
-        None,
-    )
-
-
-def test_calldata_that_names_the_root_goes_before_a_module_beside_it():
-    """A module that executed in the same transaction is named only if the input is silent."""
-    triggers = [trigger(1, "one", operation=0), trigger(2, "one", user_op="first")]
-    announced = hint(1, "one", evidence="event", user_op="first")
-    in_calldata = hint(2, "one", user_op="first")
-
-    assert named(attribute(OBSERVED, triggers, [announced])) == (
-        "event",
-        "module",
-        hash32("one"),
-        hash32("first"),
-    )
-    assert named(attribute(OBSERVED, triggers, [announced, in_calldata])) == (
-        "calldata",
-        "user_operation",
-        hash32("one"),
-        hash32("first"),
-    )
-
-
-def test_a_module_of_another_transaction_is_not_named():
-    """What names the root says which transaction; what others did does not count."""
-    triggers = [trigger(1, "one", user_op="first"), trigger(2, "two", operation=0)]
-    announced = hint(1, "one", evidence="event", user_op="first")
-
-    assert attribute(OBSERVED, triggers, [announced]).attribution == "user_operation"
-
-
-def test_two_operations_of_one_bundle_are_told_apart_by_what_they_name():
-    """The later of both set the root that stands at the end of the block."""
-    decoded = decode_logs(logs_of("06"), WATCH)
-    operations = [t for t in triggers_of(decoded) if t.event == USER_OPERATION]
-    first, second = (t.user_op_hash for t in operations)
-    hints = [
-        hint(t.log_index, "tx", found, user_op=f"06 operation {i}")
-        for i, (t, found) in enumerate(zip(operations, [GONE, SHOWN], strict=True))
-    ]
-
-    assert attribute(OBSERVED, operations, hints).user_op_hash == second != first
 
 
 # --- taint ------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from indexer.core import session_export
 from indexer.core.merkle import MAX_UINT48, merkle_root, session_leaf
 from indexer.core.session_export import FORMS, PLACES, Documents, StoredSet
 from indexer.core.session_import import parse_document
+from indexer.core.session_sets import CLIENT_STATUSES, MATCHED_FORMS
+from indexer.core.store_forms import RECORDED_FORMS
 from indexer.core.types import Address, Session
 from indexer.errors import UsageError
 
@@ -30,11 +32,20 @@ pools = st.lists(sessions, min_size=1, max_size=5)
 """Few, so that lists drawn from one repeat them."""
 
 
-def stored(set_id=1, *given, chain_id=CHAIN_ID, manager=MANAGER, account=ACCOUNT, keys=None):
+def stored(
+    set_id=1,
+    *given,
+    chain_id=CHAIN_ID,
+    manager=MANAGER,
+    account=ACCOUNT,
+    keys=None,
+    form="all_leaves",
+    statuses=(),
+):
     listed = tuple(given) or (Session(0, 0, MODULE, b"key"),)
     root = merkle_root([session_leaf(session) for session in listed])
     found = tuple(keys) if keys is not None else (KEY,) * len(listed)
-    return StoredSet(set_id, chain_id, manager, account, root, listed, found)
+    return StoredSet(set_id, chain_id, manager, account, root, listed, found, form, tuple(statuses))
 
 
 @st.composite
@@ -52,6 +63,8 @@ def stored_sets(draw):
                 manager=draw(addresses),
                 account=draw(addresses),
                 keys=draw(st.sampled_from([None, [None] * len(listed)])),
+                form=draw(st.sampled_from(["all_leaves", *MATCHED_FORMS])),
+                statuses=[draw(st.sampled_from([None, *CLIENT_STATUSES])) for _ in listed],
             )
         )
     return made
@@ -95,13 +108,15 @@ def refusal(form, sets, **options):
 def test_import_reads_what_was_exported_or_nothing_was(form, named, sets):
     """Sessions and their order, root, and chain, account and manager come back, or it is refused.
 
-    What the form does not carry is named, and then it is the same in all sets.
+    What the form does not carry is named, and then it is the same in all sets. Statuses and form
+    come back where the form carries them; what records a tree on chain never as a wanted set.
     """
     try:
         texts, documents = exported(form, sets, named=named)
     except UsageError:
-        assert form not in {"object", "particle_response"} or (named and len(sets) > 1)
         assert form != "object"
+        recorded = any(one.matched_form == "revoke_form" for one in sets)
+        assert form != "particle_response" or recorded or (named and len(sets) > 1)
         return
     found = read(texts, named=named)
     assert [one.sessions for one in found] == [one.sessions for one in sets]
@@ -110,6 +125,12 @@ def test_import_reads_what_was_exported_or_nothing_was(form, named, sets):
         assert (back.claimed_root == one.root) is (
             form in {"object", "particle_response", "sdk_store", "sdk_dump"}
         )
+        if form == "object":
+            assert (back.matched_form, back.statuses) == (one.matched_form, one.client_statuses)
+        else:
+            assert back.matched_form is None
+            wanted = form in {"sdk_store", "sdk_dump"} and one.matched_form not in RECORDED_FORMS
+            assert back.statuses == (one.client_statuses if wanted else (None,) * len(one.sessions))
         told = {"chain": back.chain_id, "account": back.account, "manager": back.manager}
         for name in PLACES:
             if name in documents.missing:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from indexer.core.merkle import MAX_UINT48, merkle_root, session_leaf
 from indexer.core.session_fields import checksum
 from indexer.core.types import Address
+from indexer.errors import UsageError
 from tests.core.session_documents import (
     ACCOUNT,
     KEY,
@@ -274,6 +275,88 @@ def test_a_store_file_names_the_account():
     assert only(parse(STORE["store"], "store.json")).account is None
 
 
+@pytest.mark.parametrize("spelt", [OTHER.lower(), OTHER], ids=["lower case", "checksum"])
+@pytest.mark.parametrize("folder", ["", "sessionStorageData/"])
+def test_the_name_of_a_store_file_may_be_spelt_either_way(spelt, folder):
+    """Versions of the SDK differ in it; a wrong checksum is a mistake as anywhere."""
+    assert only(parse(STORE["store"], f"{folder}{spelt}_sessions.json")).account == raw(OTHER)
+    wrong = "0x" + OTHER[2:].swapcase()
+    with pytest.raises(UsageError, match="the file's name has a wrong checksum"):
+        parse(STORE["store"], f"{folder}{wrong}_sessions.json")
+
+
+def v3_store():
+    """The store of SDK 3: the fields of version 4 without REVOKED."""
+    statuses = ["PENDING", "ACTIVE", "INACTIVE", "EXPIRED"]
+    nodes = [
+        {
+            "validUntil": 0,
+            "validAfter": 0,
+            "sessionValidationModule": MODULE.lower(),
+            "sessionPublicKey": ACCOUNT.lower(),
+            "sessionKeyData": f"0x{number:02x}",
+            "sessionID": f"{number:010x}",
+            "status": status,
+        }
+        for number, status in enumerate(statuses)
+    ]
+    return {"merkleRoot": "0x" + merkle_root(leaves(only(parse(nodes)))).hex(), "leafNodes": nodes}
+
+
+@pytest.mark.parametrize("pack", [json.dumps, lambda store: store], ids=["text", "object"])
+def test_a_store_of_version_3_from_a_whole_dump(pack):
+    """Leaves whatever their status, each with it; the signers of version 3 stay unread."""
+    account = ACCOUNT.lower()
+    dump = {
+        "theme": "dark",
+        f"{account}_sessions": pack(v3_store()),
+        f"{account}_signers": pack({OTHER.lower(): {"privateKey": "0x" + KEY}}),
+    }
+    result = parse(dump)
+    imported = only(result)
+    assert (imported.source, imported.account) == ("sdk_store", raw(ACCOUNT))
+    assert imported.statuses == ("pending", "active", "inactive", "expired")
+    assert imported.claimed_root == merkle_root(leaves(imported))
+    assert len(result.warnings) == 1
+    assert KEY not in repr(result)
+
+
+def test_a_store_from_memory_says_no_account_but_every_status():
+    """The store of SessionMemoryStorage is the bare object."""
+    imported = only(parse(STORE["store"]))
+    assert (imported.source, imported.account) == ("sdk_store", None)
+    assert imported.statuses == ("revoked", "pending")
+
+
+def test_a_list_of_stores_gives_a_set_each():
+    """Stores of one account after the other, as a client's history has them."""
+    result = parse([v3_store(), {**STORE["store"], "account": OTHER}])
+    assert [(one.source, one.account, one.label) for one in result.sets] == [
+        ("sdk_store", None, "$[0].leafNodes"),
+        ("sdk_store", raw(OTHER), "$[1].leafNodes"),
+    ]
+
+
+def test_a_status_nobody_knows_is_told_and_left_out():
+    """Of any list the known words are taken, in either case; missing and null say nothing."""
+    said = ["REVOKED", "active", None, "BURNT", 7, {"a": 1}]
+    result = parse([changed(status=status) for status in said] + [PLAIN])
+    assert only(result).statuses == ("revoked", "active", None, None, None, None, None)
+    assert "none of pending, active, inactive, expired, revoked" in result.warnings[0]
+    assert result.warnings[0].endswith("$[3], $[4], $[5]")
+
+
+def test_a_set_exported_here_says_its_form():
+    """The form stands in the object; one that does not exist is a mistake."""
+    document = {"matched_form": "revoke_form", "sessions": [changed(client_status="revoked")]}
+    imported = only(parse(document))
+    assert (imported.matched_form, imported.statuses) == ("revoke_form", ("revoked",))
+    assert only(parse(document | {"matched_form": None})).matched_form is None
+    assert '$.matched_form is "all", expected one of all_leaves' in refused(
+        document | {"matched_form": "all"}
+    )
+
+
 def demo_store(*signers):
     return {
         signer: {"signer": {"privateKey": "0x" + KEY, "address": signer}, "sessions": [PLAIN]}
@@ -291,6 +374,12 @@ def test_the_demo_store_keeps_sessions_and_drops_keys():
     assert len(parse(demo_store(ACCOUNT, OTHER)).sets) == 2
     assert len(parse(demo_store(ACCOUNT) | {OTHER: {"sessions": []}}).sets) == 1
     assert any("2 signers" in w for w in parse(demo_store(ACCOUNT, OTHER)).warnings)
+
+    # Newest first, and registered so: the order of the list is the order of the leaves.
+    newest_first = demo_store(ACCOUNT)
+    newest_first[ACCOUNT]["sessions"] = [changed(sessionKeyData=f"0x0{n}") for n in (3, 2, 1)]
+    data = [session.session_key_data for session in only(parse(newest_first)).sessions]
+    assert data == [b"\x03", b"\x02", b"\x01"]
 
     dump = parse({f"sessions_{ACCOUNT}_80001": json.dumps(demo_store(OTHER))})
     assert (only(dump).chain_id, only(dump).account) == (80001, None)

@@ -51,8 +51,9 @@ def stored(
     return StoredSet(set_id, root, block, stored_at, sessions)
 
 
-def change(block: int, root: Hash32 | StoredSet) -> RootChange:
-    return RootChange(block, START + block, root.root if isinstance(root, StoredSet) else root)
+def change(block: int, root: Hash32 | StoredSet, **who) -> RootChange:
+    shown = root.root if isinstance(root, StoredSet) else root
+    return RootChange(block, START + block, shown, **who)
 
 
 def inputs(changes=(), sets=(), first: int | None = 1, **more) -> VerdictInputs:
@@ -202,7 +203,7 @@ CAUSES: list[tuple[str, VerdictInputs, str, str, float]] = [
     ),
     (
         "a root set by a session key is flagged though it matches",
-        inputs([change(12, A)], [A], rotated_by_session_key=True),
+        inputs([change(12, A, attribution="session_key")], [A]),
         "rotated_by_session_key", "critical", START + 12,
     ),
     (
@@ -296,17 +297,17 @@ def test_every_cause_has_an_example():
 def test_the_first_cause_in_the_order_wins():
     """Where several causes hold, the one named first is shown."""
     all_wrong = inputs(
-        [change(12, A), change(34, UNKNOWN_ROOT)],
+        [change(12, A), change(34, UNKNOWN_ROOT, attribution="session_key")],
         [A, NEW],
         account_states=(AccountState(40, START + 40, True, False),),
-        rotated_by_session_key=True,
         modules_without_code=frozenset({MODULE}),
     )
     assert verdict(all_wrong).cause == "tainted_account"
     clean = (AccountState(40, START + 40, False, False),)
     untainted = dataclasses.replace(all_wrong, account_states=clean)
     assert verdict(untainted).cause == "rotated_by_session_key"
-    by_owner = dataclasses.replace(untainted, rotated_by_session_key=False)
+    changes = (change(12, A), change(34, UNKNOWN_ROOT))
+    by_owner = dataclasses.replace(untainted, changes=changes)
     assert verdict(by_owner).cause == "manager_disabled"
     enabled = dataclasses.replace(by_owner, account_states=())
     assert verdict(enabled).cause == "module_without_code"
@@ -342,6 +343,18 @@ def test_sets_of_one_import_do_not_revoke_each_other():
     one = stored(1, [1, 2], 10, stored_at=START + 10.0)
     two = stored(2, [3], 10, stored_at=START + 10.0)
     assert verdict(inputs([change(12, one)], [one, two])).verdict == "in_sync"
+
+
+def test_what_a_client_calls_revoked_is_dropped_by_the_set_without_it_of_one_import():
+    """A client's store is stored as all its leaves and, at one instant, its wish."""
+    revoked = dataclasses.replace(session(1), client_status="revoked")
+    everything = stored(1, [revoked, session(2), session(3)], 10, stored_at=START + 10.0)
+    wish = stored(2, [2], 10, stored_at=START + 10.0)
+    case = inputs([change(12, everything)], [everything, wish])
+    assert verdict(case, at=500).verdict == "in_sync"
+    found = verdict(case)
+    assert (found.cause, found.severity) == ("revoked_still_provable", "critical")
+    assert found.explanation.count("…") == 2, "only the revoked leaf is named, beside the root"
 
 
 def test_an_expired_session_revoked_is_no_alarm():
@@ -444,10 +457,13 @@ def test_explanations_are_sentences(case):
 _times = st.one_of(st.just(0), st.integers(START, START + 400_000), st.just(2**48 - 1))
 _enabled = st.sampled_from([True, False, None])
 _sessions = st.builds(
-    lambda name, until, module: session(name + until % 7, until, module),
+    lambda name, until, module, status: dataclasses.replace(
+        session(name + until % 7, until, module), client_status=status
+    ),
     st.integers(0, 4),
     _times,
     st.sampled_from([MODULE, Address(bytes(20))]),
+    st.sampled_from([None, "active", "revoked"]),
 )
 
 
@@ -460,6 +476,9 @@ def any_inputs(draw) -> VerdictInputs:
         block = draw(st.one_of(st.none(), st.integers(0, 60)))
         sessions = draw(st.lists(_sessions, min_size=1, max_size=4))
         at = START + draw(st.integers(-100, 60_000)) / 2
+        if sets and draw(st.booleans()):
+            # Of one import.
+            block, at = sets[-1].stored_block, sets[-1].stored_at
         sets.append(stored(set_id, sessions, block, stored_at=at))
     roots = [s.root for s in sets] + [UNKNOWN_ROOT, ZERO_HASH]
     first = draw(st.one_of(st.none(), st.integers(0, 30)))

@@ -12,6 +12,8 @@ from indexer.core.types import ZERO_HASH, Address, BlockHeader, Hash32
 
 GENESIS_SECONDS = 1_700_000_000
 BLOCK_SECONDS = 2
+BUNDLER = Address(b"\xbd" * 20)
+"""Who sends every transaction."""
 Slot = tuple[Address, Hash32]
 
 
@@ -120,6 +122,7 @@ class SimBlock:
             "blockHash": hexed(self.hash),
             "blockNumber": hex(self.number),
             "transactionIndex": hex(index),
+            "from": hexed(BUNDLER),
             "to": None if transaction.to is None else hexed(transaction.to),
             "input": hexed(transaction.input),
         }

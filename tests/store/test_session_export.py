@@ -50,7 +50,7 @@ async def test_a_set_comes_back_in_order_with_its_data(database):
             Session(9, 1, MODULE, key + b"!"),
         ],
     )
-    await import_sets(database, [(given, "plain")], layouts={MODULE: "first_20_bytes"})
+    await import_sets(database, [(given, "plain")], layouts={MODULE: ("packed_session_key",)})
     (back,) = await read(database)
     assert back.sessions == given.sessions
     assert (back.chain_id, back.manager, back.account) == (CHAIN_ID, MANAGER, ACCOUNT)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
+import asyncpg
 import pytest
 
 from indexer.core.session_sets import build_set
-from indexer.core.types import Address, Session
+from indexer.core.types import ZERO_HASH, Address, Session
 from indexer.store.pool import Database
-from indexer.store.sessions import WAKE_CHANNEL, find_manager, import_sets, list_sets, show_set
+from indexer.store.sessions import WAKE_CHANNEL, current_roots, import_sets, list_sets, show_set
 from indexer.store.verdict_queue import queued_keys
 from tests.store.filling import (
     ACCOUNT,
@@ -116,18 +118,19 @@ async def test_the_session_key_is_taken_by_the_modules_layout(database):
         Session(0, 0, Address(b"\x01" * 20), key + b"rest"),
     ]
     given = build_set(CHAIN_ID, MANAGER, ACCOUNT, sessions)
-    [row] = await import_sets(database, [(given, "plain")], layouts={MODULE: "first_20_bytes"})
+    [row] = await import_sets(
+        database, [(given, "plain")], layouts={MODULE: ("packed_session_key",)}
+    )
     _, shown = await show_set(database, row.set_id)
     assert [s.session_key for s in shown] == [key, key, None]
 
 
 async def test_a_broken_import_stores_nothing(database):
     """All sets of one import are stored, or none."""
-    with pytest.raises(ValueError, match="unknown layout"):
-        await import_sets(
-            database, [(session_set([1]), "plain"), (session_set([2]), "plain")],
-            layouts={MODULE: "nonsense"},
-        )  # fmt: skip
+    second = session_set([2])
+    broken = replace(second, sessions=(replace(second.sessions[0], valid_until=2**48),))
+    with pytest.raises(asyncpg.CheckViolationError):
+        await import_sets(database, [(session_set([1]), "plain"), (broken, "plain")])
     assert await list_sets(database) == []
     async with database.connection() as connection:
         assert await queued_keys(connection, CHAIN_ID, 10) == []
@@ -155,20 +158,24 @@ async def test_twenty_thousand_sets_are_stored_in_bulk(database):
     assert sum(r.stored for r in rows) == 20_000
 
 
-async def test_the_manager_of_a_root_is_where_it_stands_now(database, filling):
-    """A root is found in the manager that holds it, not in one that held it, on this branch."""
+async def test_the_roots_of_an_account_are_those_that_stand_now(database, filling):
+    """The latest root of each manager on this branch, configured managers first; zero is none."""
     await filling.start(100)
     root, other = session_set([1]).root, session_set([2]).root
+    key = (CHAIN_ID, ACCOUNT)
     await filling.root(50, root)
     await filling.root(60, other)
     await filling.root(70, root, key=(OTHER_MANAGER, ACCOUNT))
+    await filling.root(75, root, key=(Address(b"\x01" * 20), ACCOUNT))
     await filling.root(80, root, branch="lost", canonical=False)
 
-    assert await find_manager(database, CHAIN_ID, ACCOUNT, root) == OTHER_MANAGER
-    assert await find_manager(database, CHAIN_ID, ACCOUNT, other) == MANAGER
-    assert await find_manager(database, CHAIN_ID, ACCOUNT, session_set([3]).root) is None
-    await filling.root(90, root)
-    assert await find_manager(database, CHAIN_ID, ACCOUNT, root) == MANAGER
+    nobody = (CHAIN_ID, Address(b"\x77" * 20))
+    found = await current_roots(database, [key, nobody, (1, ACCOUNT)])
+    assert found == {key: {MANAGER: other, OTHER_MANAGER: root, Address(b"\x01" * 20): root}}
+    assert list(found[key]) == [MANAGER, OTHER_MANAGER, Address(b"\x01" * 20)]
+    await filling.root(90, ZERO_HASH)
+    assert MANAGER not in (await current_roots(database, [key]))[key]
+    assert await current_roots(database, []) == {}
 
 
 async def test_sets_are_listed_newest_first(database, filling):

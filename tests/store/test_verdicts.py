@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import datetime, timedelta
 
@@ -10,6 +11,7 @@ import pytest
 from indexer.core.merkle import keccak
 from indexer.core.types import ZERO_HASH, Address
 from indexer.core.verdicts import Settings
+from indexer.store import verdicts
 from indexer.store.chain_row import NEVER
 from indexer.store.pool import Database
 from indexer.store.sessions import import_sets
@@ -475,3 +477,47 @@ async def test_thousands_of_keys_are_decided_in_chunks(database, filling):
     assert [c.account for c in changes] == [account for _, account in keys]
     [count] = await count_open(database, CHAIN_ID)
     assert (count.verdict, count.count) == ("unknown", 5_000)
+
+
+async def test_a_change_is_loaded_with_who_made_it(database, filling):
+    """The attribution of a change's own block; none where nothing names it."""
+    await filling.root(90, A.root)
+    await filling.root(95, B.root)
+    operation, transaction = keccak(b"operation"), keccak(b"transaction")
+    async with database.transaction() as connection:
+        await connection.execute(
+            "INSERT INTO chain.root_attribution VALUES ($1, 95, $2, $3, 'calldata', "
+            "'user_operation', $4, $5)",
+            CHAIN_ID, MANAGER, ACCOUNT, transaction, operation,
+        )  # fmt: skip
+        found = await load_inputs(connection, CHAIN_ID, [KEY])
+    first, second = found[KEY].changes
+    assert (first.attribution, first.user_op_hash, first.transaction_hash) == ("none", None, None)
+    assert (second.attribution, second.user_op_hash) == ("user_operation", operation)
+    assert second.transaction_hash == transaction
+
+
+async def test_many_unknown_roots_let_others_work_between_them(database, filling):
+    """After each search the loop is given to others; asked again, none is made."""
+    accounts = [Address(bytes([0xC0, n]) * 10) for n in range(5)]
+    keys = [(MANAGER, account) for account in accounts]
+    for number, key in enumerate(keys):
+        await store(database, session_set([number, 50, 51], account=key[1]))
+        await filling.root(100, keccak(b"nobody's %d" % number), key=key)
+    made_before = verdicts._search.made
+    made: set[int] = set()
+
+    async def others() -> None:
+        while True:
+            made.add(verdicts._search.made - made_before)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        busy = group.create_task(others())
+        later = at(0) + timedelta(days=100_000)
+        changes = await step(database, 100, confirmed_at=later, keys=keys)
+        again = await step(database, 100, confirmed_at=later, keys=keys)
+        busy.cancel()
+    assert [change.new.cause for change in changes] == ["unknown_root"] * 5
+    assert made == {0, 1, 2, 3, 4, 5}
+    assert again == []

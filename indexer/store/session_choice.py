@@ -1,0 +1,75 @@
+"""Which stored set is meant, and what is known of its account's root: for plans and proofs."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from indexer.core.session_export import StoredSet
+from indexer.core.types import Address, Hash32
+from indexer.errors import UsageError
+from indexer.store.pool import Database
+from indexer.store.session_export import Selection, read_sets
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """What the database knows; None where it knows nothing.
+
+    `block_number` and `block_time` (unix seconds) are of the chain's last indexed block, `root` is
+    the last one seen of the account, at `root_block`.
+    """
+
+    block_number: int | None
+    block_time: int | None
+    root: Hash32 | None
+    root_block: int | None
+
+
+# By evidence.hex, because the index on the account alone is on that.
+_NEWEST = """
+SELECT max(set_id) AS set_id, chain_id, manager
+  FROM sessions.session_set
+ WHERE evidence.hex(account) = $1
+   AND ($2::bigint IS NULL OR chain_id = $2) AND ($3::bytea IS NULL OR manager = $3)
+ GROUP BY chain_id, manager
+ ORDER BY chain_id, manager"""
+
+_INDEXED = """
+SELECT c.indexed_number, c.indexed_time, r.root, r.block_number
+  FROM (SELECT $1::bigint AS chain_id) AS asked
+  LEFT JOIN chain.chain AS c USING (chain_id)
+  LEFT JOIN LATERAL (
+      SELECT o.root, o.block_number FROM chain.canonical_root AS o
+       WHERE o.chain_id = asked.chain_id AND o.manager = $2 AND o.account = $3
+       ORDER BY o.block_number DESC LIMIT 1) AS r ON true"""
+
+
+async def newest_sets(
+    database: Database,
+    account: Address,
+    *,
+    chain_id: int | None = None,
+    manager: Address | None = None,
+) -> list[tuple[int, int, Address]]:
+    """Return (set_id, chain_id, manager) of the newest set of each chain and manager."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(_NEWEST, f"0x{account.hex()}", chain_id, manager)
+    return [(row["set_id"], row["chain_id"], Address(row["manager"])) for row in rows]
+
+
+async def stored_set(database: Database, set_id: int) -> StoredSet:
+    """Return a stored set with its session_key_data. Raises UsageError if there is none."""
+    async with aclosing(read_sets(database, Selection((set_id,)))) as found:
+        async for stored in found:
+            return stored
+    raise UsageError(f"no session set {set_id} is stored", remedy="sessionwatch sessions list")
+
+
+async def indexed(database: Database, chain_id: int, manager: Address, account: Address) -> Indexed:
+    """Return what is indexed of a chain and of an account's root there."""
+    async with database.connection() as connection:
+        row = await connection.fetchrow(_INDEXED, chain_id, manager, account)
+    assert row is not None
+    number, time, root, root_block = row
+    return Indexed(number, time, None if root is None else Hash32(root), root_block)
