@@ -169,8 +169,9 @@ class Auditor:
         if strange:
             repairs.headers.append(chunk.block.header)
         repairs.findings += [_of_slots(chunk, seen) for seen in strange.values()]
+        tainted = {seen.account for seen in slots if seen.tainted}
         for suspect in todo:
-            await self._explain(suspect, chunk, strange, repairs)
+            await self._explain(suspect, chunk, tainted, repairs)
         if repairs.findings:
             owing = await audit_findings.apply_repairs(
                 self.database, self._settings.chain_id, self.epoch, course.managers, chunk, repairs
@@ -263,17 +264,17 @@ class Auditor:
         self,
         suspect: Suspect,
         chunk: AuditChunk,
-        strange: Collection[Address],
+        tainted: Collection[Address],
         repairs: Repairs,
     ) -> None:
         """Find where a root changed, and why nobody saw it; add both to `repairs`."""
         search = Search(self.database, self.node, self.contracts, suspect, chunk.block.header)
         await search.run()
-        tainted = suspect.covered.tainted or suspect.stored.account in strange
+        is_tainted = suspect.covered.tainted or suspect.stored.account in tainted
         changes = changes_since(suspect.stored, search.known)
         for change in changes:
             found = change.found
-            reason = await search.reason(change, tainted=tainted)
+            reason = await search.reason(change, tainted=is_tainted)
             if reason == "no_log":
                 # Nobody is named; but that the change is of this block is known.
                 repairs.attributions.append(by_nobody(found))

@@ -167,7 +167,13 @@ class Chaos:
         """Answer a request only when the connection is gone."""
         self.done.append("hang")
         self.node.fail(Hold())
-        await self._asked(daemon, 1)
+
+        async def is_held() -> bool:
+            _alive(daemon)
+            return not self.node.plans(Hold)
+
+        # Not just asked: another fault may have spoilt that request first.
+        await until(is_held, "a request to be held", 30)
         self.mine()
         await self._restart_node(daemon)
 

@@ -183,8 +183,10 @@ def same_slots(stored: Slots, seen: AccountObservation, managers: Collection[Add
 
 # --- what a difference means ------------------------------------------------------------------
 
-# Where a block after the last observation is owed or lost, a difference is no news: it is debt. Nor
-# where the account is about to be read anyway, after a reorg or a change of configuration.
+# Where a block after the last observation is owed or lost, a difference is no news: it is debt. So
+# it is where a block after the last reading of the account's slots is: whether it could change its
+# root without a log is not known yet. Nor is it news where the account is about to be read anyway,
+# after a reorg or a change of configuration.
 _COVERED = """
 SELECT k.manager, k.account, since.block_number,
        EXISTS (SELECT FROM chain.canonical_slots AS s
@@ -201,7 +203,12 @@ SELECT k.manager, k.account, since.block_number,
    AND v.filter = 'accounts' AND v.cohort = a.cohort_id
  CROSS JOIN LATERAL (
     SELECT coalesce(k.previous_block + 1, a.block_number, c.start_block) AS block_number) AS since
- WHERE since.block_number <= $5 AND int8range(since.block_number, $5 + 1) <@ v.blocks
+ CROSS JOIN LATERAL (
+    SELECT coalesce(max(s.block_number) + 1, a.block_number, c.start_block) AS block_number
+      FROM chain.canonical_slots AS s
+     WHERE s.chain_id = $1 AND s.account = k.account AND s.block_number <= $5) AS unread
+ WHERE since.block_number <= $5
+   AND int8range(least(since.block_number, unread.block_number), $5 + 1) <@ v.blocks
    AND NOT EXISTS (SELECT FROM chain.verdict_queue AS q
                     WHERE q.chain_id = $1 AND q.manager = k.manager AND q.account = k.account
                       AND q.read_state)"""
@@ -218,7 +225,10 @@ class Covered:
 async def read_covered(
     database: Database, chain_id: int, previous: Mapping[Key, int | None], block_number: int
 ) -> dict[Key, Covered]:
-    """Return the keys of which every block after the previous one is read, up to this block."""
+    """Return the keys of which every block after the previous one is read, up to this block.
+
+    So it is of the accounts' own slots, since they were read last.
+    """
     managers, accounts = [key[0] for key in previous], [key[1] for key in previous]
     async with database.connection() as connection:
         rows = await connection.fetch(
