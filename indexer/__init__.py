@@ -82,7 +82,9 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     user_operations.py  handleOps input: operations, calls, what signatures reveal
     linking.py          which operation of a bundle a log belongs to
     balances.py         ERC-1155 balances as sums of transfers
-    roots.py            whose root a block may have changed, and who changed it
+    roots.py            whose root a block may have changed, and which roots are named
+    attribution.py      who changed a root, and what contradicts state
+    traces.py           what a trace says of roots
     merkle.py           leaves, roots and proofs, bit for bit as the vendor builds them
     session_sets.py     an ordered list of sessions, and its root
     session_import.py   session sets out of the documents of clients and vendors
@@ -99,7 +101,7 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     session_plan.py     the next set: what stays, goes and joins
     session_proof.py    a session's proof, and the signatures it travels in
     session_check.py    whether a session can be used, condition by condition
-    session_layout.py   where a module keeps the session key in its data
+    session_layout.py   what a session may do, by its module's layout of its data
     verdict_values.py   what goes into a verdict, and what comes out
     expected_set.py     what the chain has, and what it should have
     wishes.py           what a client wants of it: kept leaves, revoked leaves
@@ -123,6 +125,8 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     rows.py             what one step found, and writing it once
     copying.py          COPY into the tables, in key order
     observations.py     what was read from state, and who is named for it
+    settling.py         the changes that wait for a trace, and what traces said
+    layouts.py          what sessions may do, derived again when a layout has changed
     sessions.py         the stored session sets: import, list, show
     session_export.py   the stored session sets with their data, one after the other
     session_choice.py   an account's newest set, and what is indexed of its root
@@ -152,6 +156,8 @@ devnet/ a local chain with the real contracts, for the demo and the tests; `run`
     accounts.py         accounts, operations, sessions and mints on the local chain
     operations.py       user operations: calldata, hashes, every form of signature
     tools.py            Anvil, and the contracts built from their packages
+    npm.py              packages of npm, installed once in a cache
+    child.py            child processes that end with their parent
     anvil.py            starts and stops one node
     deploy.py           every contract at its real address
     addresses.py        where everything stands
