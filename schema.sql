@@ -489,6 +489,38 @@ CREATE TABLE chain.verdict_queue (
 );
 CREATE INDEX verdict_queue_order ON chain.verdict_queue (chain_id, queued_at, manager, account);
 
+-- What the daemon's own audits have found of each manager: the last final row that says anything of its storage, and
+-- those above it.
+CREATE TABLE chain.audit (
+    chain_id bigint NOT NULL,
+    manager evidence.address NOT NULL,
+    block_number evidence.block_number NOT NULL,
+    audited_at timestamptz NOT NULL DEFAULT now(),
+    roots_read bigint NOT NULL CHECK (roots_read >= 0),
+    mismatches bigint NOT NULL CHECK (mismatches >= 0),
+    storage_proof text NOT NULL CHECK (storage_proof IN ('complete', 'others_exist', 'unavailable')),
+    PRIMARY KEY (chain_id, manager, block_number)
+);
+CREATE INDEX audit_block ON chain.audit (chain_id, block_number);
+
+-- What an audit found different from what was stored, and why; repaired in the transaction that wrote the row.
+CREATE TABLE chain.audit_finding (
+    finding_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    chain_id bigint NOT NULL,
+    block_number evidence.block_number NOT NULL,    -- of the change, or the first at which it could be seen
+    manager evidence.address,                       -- null: it is about the account's own slots
+    account evidence.address,                       -- null: nobody knows whose root it is
+    reason text NOT NULL CHECK (reason IN ('tainted', 'missed_log', 'no_log', 'misread', 'unknown', 'changed_slots', 'unknown_user')),
+    stored_root evidence.hash32,
+    found_root evidence.hash32,
+    previous_block evidence.block_number,           -- of the observation before; of the last complete audit
+    logs_owed boolean NOT NULL DEFAULT false,       -- the block's logs are to be read again once it is final
+    found_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX audit_finding_block ON chain.audit_finding (chain_id, block_number);
+CREATE INDEX audit_finding_hex ON chain.audit_finding (evidence.hex(account), block_number);
+CREATE INDEX audit_finding_owed ON chain.audit_finding (chain_id, block_number) WHERE logs_owed;
+
 ---------------------------------------------------------------------------------------------------
 -- evidence
 
@@ -503,6 +535,9 @@ CREATE TABLE evidence.root_observation (
 );
 CREATE INDEX root_observation_block ON evidence.root_observation (chain_id, block_number);
 CREATE INDEX root_observation_hex ON evidence.root_observation (evidence.hex(account), block_number);
+-- Who has ever had a root, in order: what an audit walks along. Most accounts never have one.
+CREATE INDEX root_observation_ever ON evidence.root_observation (chain_id, account, manager)
+    WHERE root <> '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea;
 
 -- Slots of the account itself: read at adoption and where a trigger says they may have changed.
 CREATE TABLE evidence.account_observation (
@@ -684,7 +719,8 @@ BEGIN
          WHERE chain_id = p_chain_id AND closed_block > p_keep_block RETURNING account
     ) SELECT array_agg(account) INTO reopened FROM open;
 
-    SELECT array_agg(DISTINCT found.account) INTO touched FROM (
+    -- Not everything that is taken back names an account: some findings of audits do not know whose root it is.
+    SELECT array_agg(DISTINCT found.account) FILTER (WHERE found.account IS NOT NULL) INTO touched FROM (
         SELECT coalesce(o.row_data ->> 'account', o.row_data ->> 'sender')::bytea AS account FROM chain.orphan AS o
          WHERE o.reorg_id = new_reorg_id AND o.row_data ?| ARRAY['account', 'sender']
         UNION ALL SELECT unnest(reopened)
@@ -1251,6 +1287,36 @@ SELECT DISTINCT h.chain_id, evidence.hex(h.manager) AS manager, evidence.hex(h.a
   JOIN chain.named_root AS h
     ON h.chain_id = u.chain_id AND h.manager = u.manager AND h.block_number BETWEEN u.first_block AND u.last_block;
 
+CREATE VIEW watch.audit AS
+SELECT a.chain_id, evidence.hex(a.manager) AS manager, a.block_number::bigint AS block_number, a.audited_at, a.roots_read, a.mismatches,
+       a.storage_proof
+  FROM chain.audit AS a
+ WHERE NOT EXISTS (SELECT FROM chain.audit AS l
+                    WHERE l.chain_id = a.chain_id AND l.manager = a.manager AND l.block_number > a.block_number);
+
+CREATE VIEW watch.audit_finding AS
+SELECT f.chain_id, evidence.hex(f.manager) AS manager, evidence.hex(f.account) AS account, f.block_number::bigint AS block_number, f.reason,
+       evidence.hex(f.stored_root) AS stored_root, evidence.hex(f.found_root) AS found_root, f.previous_block::bigint AS previous_block,
+       f.found_at, coalesce(f.block_number <= c.finalized_number, false) AS is_final,
+       CASE f.reason
+           WHEN 'tainted' THEN format('The account can change its root without a log, and did at or before block %s.', f.block_number)
+           WHEN 'missed_log' THEN format('Block %s has a log of the account that the node did not give when the block was indexed; %s.',
+               f.block_number, CASE WHEN f.logs_owed THEN 'its logs are read again once it is final' ELSE 'its logs are read again' END)
+           WHEN 'no_log' THEN format('The root changed in block %s, in which the node shows no log of the account: the node omits it still,'
+               ' or the account has a way to change its root that is not known.', f.block_number)
+           WHEN 'misread' THEN format('A log of the account was stored, but another root was read than the state has: the node answered'
+               ' wrongly or too early. The root found holds at block %s.', f.block_number)
+           WHEN 'unknown' THEN format('The root changed at or before block %s%s; the state between can not be read any more, so nobody can'
+               ' say where and how.', f.block_number, ' and after block ' || f.previous_block)
+           WHEN 'changed_slots' THEN format('Implementation, fallback handler or modules of the account are not what was read last; they changed'
+               ' without a log at or before block %s.', f.block_number)
+           WHEN 'unknown_user' THEN format('At block %s every root of the manager was known, at block %s one is not: somebody who is not watched'
+               ' has set a root, or a log of a new account was missed. With accounts = "factory" every account of the factories is watched.',
+               f.previous_block, f.block_number)
+       END AS explanation, f.finding_id
+  FROM chain.audit_finding AS f
+  JOIN chain.chain AS c ON c.chain_id = f.chain_id;
+
 ---------------------------------------------------------------------------------------------------
 -- What everything means. `\d+ watch.verdict` shows it.
 
@@ -1307,6 +1373,9 @@ COMMENT ON TABLE chain.reorg IS 'Every rewind: reorgs, and what an operator took
 COMMENT ON TABLE chain.orphan IS 'Rows of blocks that lost, as they stood.';
 COMMENT ON TABLE chain.verdict IS 'Decisions: a row per change of verdict. The open one (closed_block null) is what holds now.';
 COMMENT ON TABLE chain.verdict_queue IS '(manager, account) whose inputs changed and that the chain''s daemon has to decide again.';
+COMMENT ON TABLE chain.audit IS
+    'The last audits of each manager: the newest final one that could tell of its storage, and those since.';
+COMMENT ON TABLE chain.audit_finding IS 'What audits found different from what was stored, why, and since which block. It is repaired when the row is written.';
 COMMENT ON TABLE evidence.root_observation IS 'Roots read from the state of a manager at a block hash. Counts while that hash is canonical.';
 COMMENT ON TABLE evidence.account_observation IS 'Slots of an account read at a block hash: at adoption, and where a trigger says that they may have changed.';
 COMMENT ON TABLE evidence.module_code IS 'Whether a session validation module had code when last looked at.';
@@ -1345,6 +1414,8 @@ COMMENT ON VIEW watch.progress IS 'How far each chain has come.';
 COMMENT ON VIEW watch.coverage IS 'What each configured pass still owes: blocks from the chain''s start to its finalized block (for a cohort: to where it was adopted).';
 COMMENT ON VIEW watch.pace IS 'How fast debt was paid lately, by kind of work: logs, bodies, roots (of all managers). No row: none was paid yet.';
 COMMENT ON VIEW watch.reorg IS 'Rewinds: reorgs, and what an operator took back.';
+COMMENT ON VIEW watch.audit IS 'The last audit of each manager: how many roots were read again, and whether every root of the manager is known.';
+COMMENT ON VIEW watch.audit_finding IS 'What audits found different from what was stored, each with a sentence that says why. A mismatch is repaired when it is found.';
 COMMENT ON VIEW watch.undecoded_log IS 'Logs that could not be decoded, raw, with the reason.';
 COMMENT ON VIEW watch.unobserved IS 'Stretches of blocks in which roots could not be read: from the first to the last block with something to read. An archive node fills them.';
 COMMENT ON VIEW watch.unobserved_hint IS 'What roots in unobserved stretches may have been, by what named them. A hint is no proof: no view of roots or verdicts uses it.';
@@ -1412,6 +1483,40 @@ COMMENT ON COLUMN chain.verdict.recheck_at IS 'Database time after which time al
 COMMENT ON COLUMN chain.verdict.recheck_block_time IS 'Block time after which time alone may change it (expiry), unix seconds.';
 COMMENT ON COLUMN chain.verdict_queue.read_state IS 'True: read the root again before deciding.';
 COMMENT ON COLUMN chain.verdict_queue.queued_at IS 'When it was queued; the last time, if it was there already.';
+COMMENT ON COLUMN chain.audit.block_number IS 'The last block at which roots were read.';
+COMMENT ON COLUMN watch.audit.block_number IS 'The last block at which roots were read.';
+COMMENT ON COLUMN chain.audit.audited_at IS 'When the audit ended, by the database''s clock.';
+COMMENT ON COLUMN chain.audit.roots_read IS 'How many roots of the manager were read again.';
+COMMENT ON COLUMN chain.audit.mismatches IS 'How many of them were not what was stored.';
+COMMENT ON COLUMN chain.audit.storage_proof IS
+    'complete: by the node''s proof of the manager''s storage every root in it is known. others_exist: it holds roots of accounts that are not known. unavailable: nobody can tell, since the node gives no proof, blocks are still owed, or more than 200,000 roots are known.';
+COMMENT ON COLUMN chain.audit_finding.block_number IS 'The block of the change, or the first block at which it was seen.';
+COMMENT ON COLUMN chain.audit_finding.manager IS 'The SessionKeyManager contract; null: it is about the account''s own slots.';
+COMMENT ON COLUMN chain.audit_finding.account IS 'The smart account; null: nobody knows whose root it is (unknown_user).';
+COMMENT ON COLUMN chain.audit_finding.reason IS
+    'tainted: the account can change its root silently. missed_log: the node had omitted a log of the account. no_log: no log of the account is in the block of the change. misread: the root was read wrongly. unknown: the state between can not be read. changed_slots: implementation, handler or modules changed unnoticed. unknown_user: an account that is not known has a root in a manager whose roots were all known.';
+COMMENT ON COLUMN chain.audit_finding.stored_root IS 'The root that was stored; 32 zero bytes: none. Null: it is not about a known root.';
+COMMENT ON COLUMN chain.audit_finding.found_root IS 'The root that state shows; 32 zero bytes: none. Null: it is not about a known root.';
+COMMENT ON COLUMN chain.audit_finding.previous_block IS 'The block of the observation before; of unknown_user, of the audit that was complete. Null: none.';
+COMMENT ON COLUMN chain.audit_finding.found_at IS 'When it was found, by the database''s clock.';
+COMMENT ON COLUMN chain.audit_finding.finding_id IS 'The finding''s number.';
+COMMENT ON COLUMN watch.audit.audited_at IS 'When the audit ended, by the database''s clock.';
+COMMENT ON COLUMN watch.audit.roots_read IS 'How many roots of the manager were read again.';
+COMMENT ON COLUMN watch.audit.mismatches IS 'How many of them were not what was stored.';
+COMMENT ON COLUMN watch.audit.storage_proof IS
+    'complete: by the node''s proof of the manager''s storage every root in it is known. others_exist: it holds roots of accounts that are not known. unavailable: nobody can tell, since the node gives no proof, blocks are still owed, or more than 200,000 roots are known.';
+COMMENT ON COLUMN watch.audit_finding.block_number IS 'The block of the change, or the first block at which it was seen.';
+COMMENT ON COLUMN watch.audit_finding.manager IS 'The SessionKeyManager contract; null: it is about the account''s own slots.';
+COMMENT ON COLUMN watch.audit_finding.account IS 'The smart account; null: nobody knows whose root it is (unknown_user).';
+COMMENT ON COLUMN watch.audit_finding.reason IS
+    'tainted: the account can change its root silently. missed_log: the node had omitted a log of the account. no_log: no log of the account is in the block of the change. misread: the root was read wrongly. unknown: the state between can not be read. changed_slots: implementation, handler or modules changed unnoticed. unknown_user: an account that is not known has a root in a manager whose roots were all known.';
+COMMENT ON COLUMN watch.audit_finding.stored_root IS 'The root that was stored; 32 zero bytes: none. Null: it is not about a known root.';
+COMMENT ON COLUMN watch.audit_finding.found_root IS 'The root that state shows; 32 zero bytes: none. Null: it is not about a known root.';
+COMMENT ON COLUMN watch.audit_finding.previous_block IS 'The block of the observation before; of unknown_user, of the audit that was complete. Null: none.';
+COMMENT ON COLUMN watch.audit_finding.found_at IS 'When it was found, by the database''s clock.';
+COMMENT ON COLUMN watch.audit_finding.finding_id IS 'The finding''s number.';
+COMMENT ON COLUMN chain.audit_finding.logs_owed IS 'True: the logs of the block are to be read again as soon as it is final.';
+COMMENT ON COLUMN watch.audit_finding.explanation IS 'One sentence that says what it means.';
 COMMENT ON COLUMN evidence.root_observation.root IS 'The root at the end of that block; 32 zero bytes: none.';
 COMMENT ON COLUMN evidence.account_observation.enabled_managers IS 'Of the watched managers, those in the account''s list of modules.';
 COMMENT ON COLUMN evidence.module_code.module IS 'A session validation module.';

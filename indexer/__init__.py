@@ -29,6 +29,8 @@ The shell
     settling.py         traces that settle who changed a root, where they are configured
     retention.py        drops old raw detail, slice by slice
     audit.py            a node asked again for what the database counts as covered
+    auditing.py         the daemon's own audit: roots and slots just below the tip, again and again
+    audit_search.py     where a root that is not the stored one changed, and why nobody saw it
     gather.py           the live lane's answers of a node
     finality.py         how far a node's word on finality is taken
     history_logs.py     the history lane's: a range of logs
@@ -54,6 +56,7 @@ chain/  1 IN: the only code that talks to nodes
     questions.py        questions of state, put to the endpoints until one has it
     readers.py          byte code that reads many words in one eth_call
     slots.py            where an account keeps what is read of it
+    proofs.py           what a node proves of a contract's whole storage
     contracts.py        what `check` asks of nodes and managers
 
 core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values out
@@ -65,6 +68,8 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     debt.py             coverage subtracted from what is asked for
     audit_claims.py     which rows an audit compares: those of covered passes
     audit.py            the comparison, row by row, and its findings
+    audit_changes.py    what an audit says of a root that is not the stored one
+    storage_trie.py     the root of a contract's storage, from all its words
     estimate.py         how far each lane is, and what the rest may take
     lane_text.py        the words for it, in a terminal and on the page
     watchlist.py        which accounts are watched at which block
@@ -128,6 +133,8 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     explain.py          what `explain` tells of one account, in one snapshot
     retention.py        dropping partitions that are old and paid for, and what they told
     audit.py            what an audit reads
+    auditing.py         what the daemon's own audits read
+    audit_findings.py   what they write: repairs, findings, what is owed again
     status.py           what the daemon knows, in one read
     reports.py          what the demo tells of the database
     operator.py         what an operator does by hand: rewind, start over

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +24,7 @@ from indexer.errors import FatalError, UsageError
 if TYPE_CHECKING:
     from indexer.config import Settings
     from indexer.core.session_import import ImportedSet
+    from indexer.core.session_layout import Layout
     from indexer.core.session_proof import SessionProof
     from indexer.core.types import Address, Hash32, Session
     from indexer.store.pool import Database
@@ -107,6 +108,15 @@ class Chosen:
     sessions: tuple[Session, ...]
     proved: SessionProof
     indexed: Indexed | None
+    layouts: Mapping[Address, Layout]
+
+    def session_key(self) -> Address | None:
+        """Return the session's key, None where its module's layout is not known."""
+        from indexer.core.session_layout import session_key  # noqa: PLC0415
+
+        session = self.proved.session
+        module = session.session_validation_module
+        return session_key(module, session.session_key_data, self.layouts)
 
     def as_json(self) -> dict[str, Any]:
         """Return what says which session it is."""
@@ -182,6 +192,7 @@ def _out_of_database(settings: Settings, asked: Selection, set_id: int) -> Chose
         stored.sessions,
         proved,
         indexed,
+        session_layouts(settings, {stored.chain_id}),
     )
 
 
@@ -193,16 +204,20 @@ def _out_of_document(settings: Settings | None, asked: Selection) -> Chosen:
     print_warnings(document.warnings)
     one = _only_set(name, document.sets, asked, chain_id)
     # The list as it stands, whatever its statuses: proofs are of leaves in their order.
-    built = Wanted(name, settings, chain_id, asked.account, asked.manager).plan(one, {}).sets[0]
+    plan = Wanted(name, settings, chain_id, asked.account, asked.manager).plan(one, {})
+    built = plan.sets[0]
+    label = f"{name}: {one.label}"
+    if len(plan.sets) > 1:
+        told = f"{label}: the client calls some sessions REVOKED; this is the tree over all of them"
+        print_warnings([told])
     layouts = session_layouts(settings, {built.chain_id})
     keys = [
         session_key(s.session_validation_module, s.session_key_data, layouts)
         for s in built.sessions
     ]
-    label = f"{name}: {one.label}"
     proved = _proved(label, built.sessions, keys, asked)
     place = (built.chain_id, built.manager, built.account)
-    return Chosen(label, None, *place, built.sessions, proved, None)
+    return Chosen(label, None, *place, built.sessions, proved, None, layouts)
 
 
 def _only_set(

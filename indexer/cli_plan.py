@@ -146,7 +146,7 @@ def _only(account: Address, found: Sequence[tuple[int, int, Address]]) -> int:
 
 
 def _added(name: str, sets: Sequence[ImportedSet], stored: StoredSet) -> list[Session]:
-    """Return the sessions of all sets of a document; raises UsageError on another account's."""
+    """Return the sessions of a document that are wanted; raises UsageError on another account's."""
     for one in sets:
         for what, told, asked in (
             ("chain id", one.chain_id, stored.chain_id),
@@ -159,7 +159,18 @@ def _added(name: str, sets: Sequence[ImportedSet], stored: StoredSet) -> list[Se
                     f"{name}: {one.label} is of {what} {shown[0]}, the plan of {shown[1]}",
                     remedy="give the document of the same account",
                 )
-    return [session for one in sets for session in one.sessions]
+    print_warnings(
+        f"{name}: {one.label}: {one.statuses.count('revoked')} sessions are not added, because the "
+        "client calls them REVOKED"
+        for one in sets
+        if "revoked" in one.statuses
+    )
+    return [
+        session
+        for one in sets
+        for session, status in zip(one.sessions, one.statuses, strict=True)
+        if status != "revoked"
+    ]
 
 
 def _planned(
@@ -205,6 +216,7 @@ def _as_json(
         "chain_id": stored.chain_id,
         "manager": stored.manager,
         "account": stored.account,
+        "matched_form": "all_leaves",
         "root": plan.root,
         "sessions": [
             {

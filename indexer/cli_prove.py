@@ -99,11 +99,9 @@ def _root_doubts(chosen: Chosen, indexed: Indexed) -> list[str]:
 
 def _shown(chosen: Chosen, signature: bytes | None) -> dict[str, Any]:
     from indexer.core import session_proof  # noqa: PLC0415
-    from indexer.core.session_layout import session_key  # noqa: PLC0415
 
     proved = chosen.proved
     session = proved.session
-    module = session.session_validation_module
     put = bytes(session_proof.SIGNATURE_BYTES) if signature is None else signature
     encoded = session_proof.module_signature(proved, put)
     at = session_proof.signature_offset(proved)
@@ -111,8 +109,8 @@ def _shown(chosen: Chosen, signature: bytes | None) -> dict[str, Any]:
         **chosen.as_json(),
         "valid_until": session.valid_until,
         "valid_after": session.valid_after,
-        "session_validation_module": module,
-        "session_key": session_key(module, session.session_key_data, {}),
+        "session_validation_module": session.session_validation_module,
+        "session_key": chosen.session_key(),
         "session_key_data": session.session_key_data,
         "proof": proved.proof,
         "session_key_signature": signature,

@@ -40,6 +40,9 @@ def print_status(found: Mapping[str, Any]) -> None:
         if chain["finality_violation"]:
             text = f"{chain['chain']}: finality violation: {chain['finality_violation']}"
             click.secho(text, fg="red")
+        if chain["audit_findings_last_day"]:
+            text = f"{chain['chain']}: {chain['audit_findings_last_day']} findings of audits in the"
+            click.secho(f"{text} last day: see watch.audit_finding", fg="yellow")
         for drift in chain["newest_drifts"][:10]:
             click.secho(f"{drift['severity']:>8} ", fg="yellow", nl=False)
             click.echo(f"{drift['account']} {drift['cause']}: {drift['explanation']}")

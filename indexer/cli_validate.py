@@ -83,6 +83,7 @@ def validate(
         state,
         implementations=chain.implementations,
         managers={*chain.managers, chosen.manager},
+        layouts=chosen.layouts,
     )
     usable = is_usable(points)
     if as_json:

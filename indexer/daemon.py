@@ -107,7 +107,7 @@ async def _serve_and_follow(
     metrics.set_build_info(program_version())
     async with contextlib.AsyncExitStack() as stack:
         url = await stack.enter_async_context(database_url(settings))
-        connections = 3 + 4 * len(settings.chains)
+        connections = 3 + 5 * len(settings.chains)
         database = await stack.enter_async_context(
             Database.open(url, schema_check=False, max_size=connections)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise, product
@@ -87,7 +87,8 @@ async def fetch_roots_of(
     grouped = by_account(stored.triggers)
     ever_tainted = await store.tainted_before(database, settings.chain_id, MAX_BLOCK)
     reading = _Reading(node, contracts, managers, dict(stored.headers), frozenset(ever_tainted))
-    await reading.triggers(_looks(grouped, stored.headers), task)
+    await reading.triggers(_looks(grouped, stored.headers, ever_tainted), task)
+    await reading.slots_since_taint(grouped)
     silent = frozenset(await store.tainted_before(database, settings.chain_id, task.last))
     silent |= {slots.account for slots in reading.rows.accounts if slots.tainted}
     members = Members(
@@ -111,14 +112,20 @@ async def fetch_roots_of(
 
 
 def _looks(
-    grouped: Mapping[tuple[int, Address], Sequence[Trigger]], headers: Mapping[int, BlockHeader]
+    grouped: Mapping[tuple[int, Address], Sequence[Trigger]],
+    headers: Mapping[int, BlockHeader],
+    ever_tainted: Collection[Address],
 ) -> list[Look]:
-    """Return what to read at each block with a trigger, in block order."""
+    """Return what to read at each block with a trigger, in block order.
+
+    The slots of an account that was ever tainted at each of its triggers: they may have been put
+    back without a log, and the live lane reads them there too.
+    """
     looks: dict[int, tuple[set[Address], set[Address]]] = {}
     for (number, account), triggers in grouped.items():
         accounts, slots = looks.setdefault(number, (set(), set()))
         accounts.add(account)
-        if any(trigger.may_change_slots for trigger in triggers):
+        if account in ever_tainted or any(trigger.may_change_slots for trigger in triggers):
             slots.add(account)
     return [
         Look(headers[number], frozenset(accounts), frozenset(slots))
@@ -210,6 +217,29 @@ class _Reading:
             self.lost_accounts = set().union(*(look.accounts for look in gone))
             kept = [look for look in looks if look.header.number not in lost]
             await self._read_above(gone, kept, task)
+
+    async def slots_since_taint(
+        self, grouped: Mapping[tuple[int, Address], Sequence[Trigger]]
+    ) -> None:
+        """Read the slots of accounts that this range shows tainted first, where they acted next."""
+        since: dict[Address, int] = {}
+        for seen in self.rows.accounts:
+            if seen.tainted and seen.account not in self.ever_tainted:
+                number = since.get(seen.account, seen.block_number)
+                since[seen.account] = min(number, seen.block_number)
+        read = {(seen.block_number, seen.account) for seen in self.rows.accounts}
+        places: dict[int, set[Address]] = {}
+        for number, account in sorted(grouped.keys() - read):
+            if number > since.get(account, MAX_BLOCK):
+                places.setdefault(number, set()).add(account)
+        looks = [
+            Look(await self._header(number), frozenset(), frozenset(accounts))
+            for number, accounts in places.items()
+        ]
+        for start in range(0, len(looks), LOOKS_PER_REQUEST):
+            part = looks[start : start + LOOKS_PER_REQUEST]
+            found = await observe_each(self.node, self.contracts.settings, part, self.managers)
+            self.rows.accounts += found.accounts
 
     async def _read_above(self, gone: Sequence[Look], kept: Sequence[Look], task: Task) -> None:
         """Read what has come of the accounts in lost looks, where it can be read first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Protocol, cast
 
 from indexer.chain.bulk import StateRead, read_codes, read_state_each
@@ -285,16 +285,14 @@ async def observe_each(
 
     Raises BlockUnknownError and whatever else leaves open what the state is.
     """
-    reads: list[StateRead] = []
-    for look in looks:
-        reads += _reads(look, settings, managers)
-    values = iter(await read_state_each(node, reads))
+    reads = [_reads(look, settings, managers) for look in looks]
+    values = iter(await read_state_each(node, list(chain.from_iterable(reads))))
     found = Observed([], [], [])
     bare: list[tuple[Hash32, Address]] = []
     slots: list[tuple[Look, Address, Address, Address, tuple[Address, ...]]] = []
     reason = ""
-    for look in looks:
-        words = list(islice(values, len(_reads(look, settings, managers))))
+    for look, asked in zip(looks, reads, strict=True):
+        words = list(islice(values, len(asked)))
         pruned = next((word for word in words if isinstance(word, StatePrunedError)), None)
         if pruned is not None:
             found.lost.append(look)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from indexer.auditing import Auditor
 from indexer.chain.head import fetch_head
 from indexer.chain.rpc import Node
 from indexer.chain.state import find_deployment_block, manager_kind, read_code
@@ -149,6 +150,8 @@ class ChainLanes:
                     )
                     group.create_task(history.run(), name=f"{settings.name}/history")
                     group.create_task(sweeper.run(), name=f"{settings.name}/sweep")
+                    auditor = Auditor(self.database, node, contracts, epoch, listener)
+                    group.create_task(auditor.run(), name=f"{settings.name}/audit")
                     group.create_task(self._look_again(node, without_code))
                     group.create_task(settler.run(), name=f"{settings.name}/traces")
                     group.create_task(retention.run(), name=f"{settings.name}/retention")

@@ -153,6 +153,10 @@ class Telemetry:
         for state, count in counts.items():
             metrics.SESSIONS.labels(self.settings.name, state).set(count)
 
+    def mismatches_found(self, count: int) -> None:
+        """Count what an audit found."""
+        metrics.AUDIT_MISMATCHES.labels(self.settings.name).inc(count)
+
     def violation_found(self, error: FinalityViolationError) -> None:
         """Turn /readyz red until a step confirms that both sides agree; say it once."""
         if self.violation is None or str(self.violation) != str(error):

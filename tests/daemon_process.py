@@ -126,10 +126,10 @@ def _toml(value: object) -> str:
 # The command line with some of the daemon's waiting times shortened.
 _TWEAKED = """
 import sys
-from indexer import cli, daemon, history, lanes
+from indexer import auditing, cli, daemon, history, lanes
 for setting in sys.argv.pop(1).split():
     name, value = setting.split("=")
-    module = next(one for one in (lanes, history, daemon) if hasattr(one, name))
+    module = next(one for one in (lanes, history, daemon, auditing) if hasattr(one, name))
     setattr(module, name, float(value))
 cli.main()
 """
@@ -141,7 +141,7 @@ async def running_daemon(
 ) -> AsyncIterator[Daemon]:
     """Run the daemon with this configuration; kill it at the end if it still runs.
 
-    `tweak` shortens waiting times by their names in daemon.py, lanes.py or history.py:
+    `tweak` shortens waiting times by their names in daemon, lanes, history or auditing:
     "GIVE_UP_SECONDS=1". A worker does not know of them.
     """
     config_file = folder / f"{name}.toml"

@@ -30,6 +30,7 @@ class NodeProxy:
         self._node_url = node_url
         self.refused = 0
         self.errors: list[tuple[str, int]] = []
+        self.asked: list[list[str]] = []
         self._answers: dict[str, tuple[Mapping[str, Json], Callable[[Json], bool]]] = {}
         self._before: dict[str, Hook] = {}
         self._runner: web.AppRunner | None = None
@@ -77,6 +78,7 @@ class NodeProxy:
     async def _handle(self, request: web.Request) -> web.Response:
         body = msgspec.json.decode(await request.read())
         calls = body if isinstance(body, list) else [body]
+        self.asked.append([call["method"] for call in calls])
         for method in {call["method"] for call in calls}:
             hook = self._before.pop(method, None)
             if hook is not None:

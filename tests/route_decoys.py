@@ -78,7 +78,7 @@ async def later_call_reverts(s: Stage) -> None:
 async def out_of_gas(s: Stage) -> None:
     """The operation's gas ends before the manager is reached."""
     call = set_root_call(s.new_root(await s.ready("carol"), "14"))
-    await _failed(s, "carol", [call], call_gas_limit=5_000)
+    await _failed(s, "carol", [call], call_gas_limit=3_000)
 
 
 async def post_op_reverts(s: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from eth_abi.packed import encode_packed
@@ -9,7 +10,7 @@ from eth_hash.auto import keccak
 
 from indexer.core.types import ZERO_HASH, Address, Hash32
 from indexer.devnet import addresses as at
-from indexer.devnet.accounts import SmartAccount, Transaction
+from indexer.devnet.accounts import Receipt, SmartAccount, Transaction
 from indexer.devnet.operations import (
     Call,
     CallForm,
@@ -140,13 +141,18 @@ async def module_batch(s: Stage) -> None:
     august = s.new_root(bob, f"{route}/c", manager=at.MANAGER_AUGUST)
     calls = [set_root_call(passing), set_root_call(staying)]
     calls.append(set_root_call(august, at.MANAGER_AUGUST))
-    data = call_data(
-        "execBatch(address,address[],bytes[],uint8[])",
-        *(bob.address, [c.to for c in calls], [c.data for c in calls], [0, 0, 0]),
-    )
-    receipt = await s.devnet.send(Transaction(at.PUPPET_MODULE, data, sender=at.STRANGER))
+    receipt = await send_module_batch(s, bob, calls)
     await s.changed(route, bob, staying, receipt)
     await s.changed(route, bob, august, receipt, manager=at.MANAGER_AUGUST)
+
+
+async def send_module_batch(s: Stage, account: SmartAccount, calls: Sequence[Call]) -> Receipt:
+    """Make the account's puppet module run these calls in one batch."""
+    data = call_data(
+        "execBatch(address,address[],bytes[],uint8[])",
+        *(account.address, [c.to for c in calls], [c.data for c in calls], [0] * len(calls)),
+    )
+    return await s.devnet.send(Transaction(at.PUPPET_MODULE, data, sender=at.STRANGER))
 
 
 async def module_delegatecall(s: Stage) -> None:
@@ -200,7 +206,8 @@ def _validation(route: str, name: str, *, execution_reverts: bool) -> StepFuncti
         data = set_root_call(root).data
         plan = call_data("plan(address,address,bytes)", account.address, at.MANAGER, data)
         await s.devnet.send(Transaction(at.PUPPET_MODULE, plan, sender=at.STRANGER))
-        refused = [Call(at.MANAGER, call_data("noSuchFunction()"))]
+        # Neither here nor in the signature: the input does not name the manager.
+        refused = [Call(at.ROOT_HELPER, call_data("noSuchFunction()"))]
         op = await s.devnet.op(account, refused if execution_reverts else [])
         bundle = s.devnet.bundle([op.signed_for(at.PUPPET_MODULE, b"")])
         await s.changed(route, account, root, await s.devnet.send(bundle))
@@ -210,26 +217,30 @@ def _validation(route: str, name: str, *, execution_reverts: bool) -> StepFuncti
 
 async def custom_factory(s: Stage) -> None:
     """Another factory makes an account whose fallback handler is the manager, and sets a root."""
-    route, salt = "34 custom factory", s.seed.to_bytes(32)
+    route, salt = "34 custom factory", s.seed
     sessions = [seed_session(at.STRANGER, at.STRANGER, 34)]
-    while True:
-        account = _create2(s, salt)
-        if not await s.devnet.rpc.code(account):
-            break
-        salt = (int.from_bytes(salt) + 1).to_bytes(32)
+    while await s.devnet.rpc.code(foreign_address(s, salt)):
+        salt += 1
+    account = foreign_address(s, salt)
     root = s.note_set(account, sessions)
-    data = call_data(
-        "make(bytes,bytes32,address,bytes32,address)",
-        *(s.devnet.proxy_creation_code, salt, at.MANAGER, root, at.PUPPET_MODULE),
-    )
-    receipt = await s.devnet.send(Transaction(at.CUSTOM_FACTORY, data, sender=at.STRANGER))
+    receipt = await make_foreign(s, salt, root)
     s.report.foreign_accounts.append(account)
     await s.changed(route, account, root, receipt)
 
 
-def _create2(s: Stage, salt: bytes) -> Address:
+async def make_foreign(s: Stage, salt: int, root: Hash32) -> Receipt:
+    """Let the other factory make the account of a salt, with the manager as its handler."""
+    data = call_data(
+        "make(bytes,bytes32,address,bytes32,address)",
+        *(s.devnet.proxy_creation_code, salt.to_bytes(32), at.MANAGER, root, at.PUPPET_MODULE),
+    )
+    return await s.devnet.send(Transaction(at.CUSTOM_FACTORY, data, sender=at.STRANGER))
+
+
+def foreign_address(s: Stage, salt: int) -> Address:
+    """Return the account that the other factory makes of a salt."""
     code = keccak(s.devnet.proxy_creation_code)
-    return Address(keccak(b"\xff" + at.CUSTOM_FACTORY + salt + code)[12:])
+    return Address(keccak(b"\xff" + at.CUSTOM_FACTORY + salt.to_bytes(32) + code)[12:])
 
 
 async def set_handler(s: Stage, account: SmartAccount, handler: Address) -> None:

@@ -130,7 +130,7 @@ async def play_and_index(
         spans = await play_everything(stage)
         tip = await block_and_hash(devnet, "latest")
         await until(lambda: settled(live, *tip), "the run to be followed")
-        followed = await _comparable(live)
+        followed = await comparable(live)
         await _store_sets(live_url, stage)
         await until(lambda: settled(live, *tip), "the sets to be decided")
         rows = await table(live, "SELECT * FROM watch.session_root ORDER BY block_number")
@@ -149,7 +149,7 @@ async def play_and_index(
         running_daemon(folder, config, name="history") as daemon,
     ):
         await until(lambda: settled(history, *tip), "the run to be indexed afterwards")
-        indexed = await _comparable(history)
+        indexed = await comparable(history)
         assert await daemon.stop() == 0
     true = await truth(devnet, MANAGERS, stage.report.accounts, 0, tip[0])
     moved = {row["block_number"] for row in [*rows, *followed["erc1155_transfer"]]}
@@ -209,7 +209,7 @@ SELECT manager, account, verdict, cause, since_block, since_time, on_chain_root,
        explanation, observed_block FROM watch.verdict"""
 
 
-async def _comparable(connection: Connection) -> dict[str, list[Row]]:
+async def comparable(connection: Connection) -> dict[str, list[Row]]:
     """Return all that the law compares, but for the tail and what finality says of a row."""
     found: dict[str, list[Row]] = {}
     for name, query in (_COMPARED | {"verdict": _VERDICTS}).items():

@@ -58,6 +58,8 @@ _BY_NAME: dict[str, Any] = {
     "severity": "info",
     "pass": "logs",
     "name": "mumbai",
+    "reason": "no_log",
+    "storage_proof": "complete",
 }
 
 _NEEDED = """

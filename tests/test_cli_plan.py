@@ -222,3 +222,19 @@ async def test_what_cannot_be_planned_is_refused(database_url: str) -> None:
     assert "standard input is empty" in await refused(*of_set, "--add", "-")
     many = document(*(Session(0, 0, ERC20_MODULE, n.to_bytes(4)) for n in range(10_000)))
     assert "at most 10000 make one" in await refused(*of_set, "--add", "-", stdin=many)
+
+
+async def test_what_a_client_has_revoked_is_not_added(database_url: str) -> None:
+    """A store of the SDK keeps REVOKED sessions in its list; a plan leaves them out."""
+    (set_id,) = await store(database_url, the_set(SESSIONS[0]))
+    nodes = [
+        {**session_as_json(one), "status": status}
+        for one, status in ((NEW, "REVOKED"), (SESSIONS[3], "ACTIVE"))
+    ]
+    done = await run(
+        "sessions", "plan", "--set", set_id, "--add", "-", "--json",
+        stdin=json.dumps({"merkleRoot": "", "leafNodes": nodes}), **with_database(database_url),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "1 sessions are not added, because the client calls them REVOKED" in done.err
+    assert [one["leaf"] for one in json.loads(done.out)["sessions"]] == [LEAVES[0], LEAVES[3]]

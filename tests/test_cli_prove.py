@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from indexer.core.merkle import implied_root, merkle_root, session_leaf
 from indexer.core.session_export import session_as_json
 from indexer.core.session_sets import build_set
-from indexer.core.types import Hash32, Session
+from indexer.core.types import Address, Hash32, Session
 from indexer.core.user_operations import decode_signature
 from tests.fixtures_database import Connection
 from tests.test_cli import CASES, run, with_database
@@ -19,7 +21,7 @@ from tests.test_cli_plan import index_to, observe_root
 
 OTHER_KEY = b"\x22" * 20
 SESSIONS = [
-    Session(0, 0, ERC20_MODULE, key.rjust(32, b"\0") + bytes([n]) * 96)
+    Session(0, 0, ERC20_MODULE, key.rjust(32, b"\0") + n.to_bytes(32) * 3)
     for n, key in enumerate((KEY, KEY, OTHER_KEY))
 ]
 REPEATED = [*SESSIONS, SESSIONS[2]]
@@ -140,6 +142,35 @@ async def test_one_of_several_sets_of_a_document_is_chosen_by_account() -> None:
         "sessions", "prove", "-", "--chain", "mumbai", "--index", "0", stdin=json.dumps(sets)
     )
     assert (refused.code, "the options fit 2 of them" in refused.err) == (2, True)
+
+
+async def test_a_store_with_revoked_sessions_is_proved_as_the_sdk_has_it() -> None:
+    """The tree is over all sessions whatever their status, which is said."""
+    nodes = [
+        {**session_as_json(one), "status": status}
+        for one, status in zip(SESSIONS, ("REVOKED", "ACTIVE", "PENDING"), strict=True)
+    ]
+    shown, err = await proved(
+        *OF_FILE, "--index", "1", stdin=json.dumps({"merkleRoot": "", "leafNodes": nodes})
+    )
+    assert shown["root"] == f"0x{merkle_root([session_leaf(one) for one in SESSIONS]).hex()}"
+    assert "the tree over all of them" in err
+
+
+async def test_configured_layouts_name_the_key(tmp_path: Path) -> None:
+    """A module of one's own, laid out by the configuration: its key chooses the session."""
+    config = tmp_path / "sessionwatch.toml"
+    module = "0x" + "99" * 20
+    config.write_text(
+        '[database]\nurl = "postgresql://nobody@127.0.0.1:1/none"\n'
+        '[chains.mumbai]\nrpc = ["http://[::1]:1"]\n'
+        f'session_layouts = ["{module}: session_key"]\n'
+    )
+    own = [replace(one, session_validation_module=Address(b"\x99" * 20)) for one in SESSIONS[1:]]
+    shown, _ = await proved(
+        *OF_FILE, "--session-key", f"0x{KEY.hex()}", "--config", str(config), stdin=document(*own)
+    )
+    assert (shown["index"], shown["session_key"]) == (0, f"0x{KEY.hex()}")
 
 
 async def test_what_cannot_be_proved_is_refused(database_url: str) -> None:

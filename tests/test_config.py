@@ -129,7 +129,7 @@ def test_every_key_can_be_given(file: Path) -> None:
         entry_points = ["{MANAGER}"]
         implementations = ["{MANAGER}"]
         grace_seconds = 0
-        audit_seconds = 1
+        audit_seconds = 0
         retention_blocks = 10000
         traces = "debug"
         session_layouts = ["{MANAGER}: session_key, recipient, token_id"]
@@ -148,7 +148,7 @@ def test_every_key_can_be_given(file: Path) -> None:
     assert {chain.managers, chain.factories, chain.entry_points, chain.implementations} == {
         (manager,)
     }
-    assert (chain.poll_seconds, chain.grace_seconds, chain.audit_seconds) == (2.0, 0, 1)
+    assert (chain.poll_seconds, chain.grace_seconds, chain.audit_seconds) == (2.0, 0, 0)
     assert chain.retention_blocks == 10_000
     assert chain.traces == "debug"
     assert chain.session_layouts == {manager: ("session_key", "recipient", "token_id")}

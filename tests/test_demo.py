@@ -6,10 +6,13 @@ import asyncio
 import re
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from indexer.store.embedded import EmbeddedPostgres
 from tests.environment import environment
+from tests.fixtures_database import connected
 
 MEBIBYTE_KB = 1024
 
@@ -53,12 +56,35 @@ async def test_the_demo_shows_every_verdict_and_leaves_nothing_behind(tmp_path: 
         "drifted (unknown_root)",
         "drifted (revoked_still_provable)",
         "mint with the revoked key succeeds",
-        "5. A reorg that takes a root back",
+        "drifted (rotated_by_session_key)",
+        "6. A reorg that takes a root back",
     ):
         assert verdict in said
     assert "expected things appeared" in said
     assert 0 < peak_kb < 150 * MEBIBYTE_KB
     assert not is_running(daemon_id)
+    await the_readme_is_true_of(tmp_path / "demo" / "postgres")
+
+
+async def the_readme_is_true_of(folder: Path) -> None:
+    """Every query of the README's two sections runs on the demo's database, and shows it."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    sections = readme[readme.index("## Questions people ask") : readme.index("## Verdicts")]
+    queries = re.findall(r"```sql\n(.*?)```(?:\n\n```text\n(.*?)```)?", sections, re.DOTALL)
+    assert len(queries) >= 15
+    async with EmbeddedPostgres(folder) as server:
+        url = urlsplit(server.url)._replace(path="/sessionwatch_demo").geturl()
+        async with connected(url) as connection:
+            await connection.execute("SET ROLE sessionwatch_reader")
+            for sql, shown in queries:
+                prepared = await connection.prepare(sql)
+                found = [tuple(row) for row in await prepared.fetch()]
+                if shown:
+                    heading = [name.strip() for name in shown.splitlines()[0].split("|")]
+                    assert heading == [one.name for one in prepared.get_attributes()], sql
+                    assert bool(found) == ("(0 rows)" not in shown), sql
+                if "FROM watch.session_root ORDER BY" in sql:
+                    assert {"user_operation", "session_key", "module"} <= {row[2] for row in found}
 
 
 _WAITS_FOR_EVER = """

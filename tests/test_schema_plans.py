@@ -37,6 +37,8 @@ INSERT INTO chain.erc1155_balance SELECT 80001, a, a, i, 1 FROM n;
 INSERT INTO chain.erc1155_approval SELECT 80001, block, i, h, a, a, a, true FROM n;
 INSERT INTO chain.erc1155_uri SELECT 80001, block, i, h, a, i, 'u' FROM n;
 INSERT INTO chain.undecoded_log SELECT 80001, block, i, h, a, ARRAY[h], h, 'x' FROM n;
+INSERT INTO chain.audit_finding (chain_id, block_number, manager, account, reason)
+SELECT 80001, block, {MANAGER}, a, 'no_log' FROM n;
 INSERT INTO evidence.root_observation
 SELECT 80001, {MANAGER}, a, b, decode(lpad(to_hex(b), 64, '0'), 'hex'), h
   FROM n, LATERAL (VALUES (block), (block % 5000 + 1)) AS v (b);
@@ -97,6 +99,7 @@ COLUMNS = {
     ),
     "erc1155_uri": ("contract",),
     "undecoded_log": ("address",),
+    "audit_finding": ("account",),
 }
 FILTERS = [(view, column) for view, columns in COLUMNS.items() for column in columns]
 

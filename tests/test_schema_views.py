@@ -88,6 +88,9 @@ COLUMNS = {
     "pace": "chain_id pass blocks_per_second requests_per_block updated_at",
     "reorg": "chain_id detected_at common_ancestor depth old_tip new_tip",
     "undecoded_log": "chain_id address block_number log_index topics data reason",
+    "audit": "chain_id manager block_number audited_at roots_read mismatches storage_proof",
+    "audit_finding": "chain_id manager account block_number reason stored_root found_root"
+    " previous_block found_at is_final explanation",
     "unobserved": "chain_id manager first_block last_block reason hinted_accounts hints",
     "unobserved_hint": "chain_id manager account block_number log_index root hint transaction_hash",
 }

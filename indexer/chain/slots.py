@@ -7,6 +7,7 @@ the root of an account is in core/merkle.py.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from indexer.core.abi import keccak
@@ -26,6 +27,7 @@ def implementation_slot(account: Address) -> Hash32:
     return Hash32(account.rjust(32, b"\0"))
 
 
+@lru_cache(maxsize=256)
 def module_slot(module: Address) -> Hash32:
     """Return the slot in an account that is non-zero while `module` is enabled there.
 

@@ -287,7 +287,9 @@ CHAIN_KEYS: Mapping[str, Key] = {
     "retention_blocks": Key(
         "number", _integer(10_000, _MAX_BLOCK), "a whole number of blocks from 10000"
     ),
-    "audit_seconds": Key("number", _integer(1, 30 * 86400), "whole seconds from 1 to 2592000"),
+    "audit_seconds": Key(
+        "number", _integer(0, 30 * 86400), "whole seconds from 0 (no audit) to 2592000"
+    ),
 }
 TABLES: Mapping[str, Mapping[str, Key]] = {
     "database": {

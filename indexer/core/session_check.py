@@ -6,11 +6,11 @@ module takes it, and that nobody but the account decides over its root.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexer.core.merkle import implied_root
-from indexer.core.session_layout import session_key
+from indexer.core.session_layout import Layout, session_key
 from indexer.core.session_proof import VALIDATE_SESSION_KEY, SessionProof
 from indexer.core.types import ZERO_HASH, Address, BlockHeader, Hash32
 
@@ -75,10 +75,12 @@ def judge(
     *,
     implementations: Collection[Address],
     managers: Collection[Address],
+    layouts: Mapping[Address, Layout],
 ) -> tuple[Point, ...]:
     """Return every point in the order of POINTS.
 
-    `proved` was made from the set that is taken for the account's; `managers` are those watched.
+    `proved` was made from the set that is taken for the account's; `managers` are those watched,
+    `layouts` those of session_layout.session_key.
     """
     return tuple(
         Point(name, holds, reason)
@@ -88,7 +90,7 @@ def judge(
                 *_of_account(state, implementations, managers),
                 *_of_root(proved, state),
                 _window(proved, state.block.timestamp),
-                *_of_modules(proved, state),
+                *_of_modules(proved, state, layouts),
             ],
             strict=True,
         )
@@ -147,11 +149,13 @@ def _window(proved: SessionProof, block_time: int) -> _Answer:
     return True, f"ends {_seconds(left)} after this block's time"
 
 
-def _of_modules(proved: SessionProof, state: SessionState) -> Iterator[_Answer]:
+def _of_modules(
+    proved: SessionProof, state: SessionState, layouts: Mapping[Address, Layout]
+) -> Iterator[_Answer]:
     module = proved.session.session_validation_module
     has_code = bool(state.validation_module_code)
     yield has_code, f"{_hex(module)} has {'' if has_code else 'no '}code"
-    key = session_key(module, proved.session.session_key_data, {})
+    key = session_key(module, proved.session.session_key_data, layouts)
     yield (None, "the module's layout is not known") if key is None else (True, _hex(key))
     if not can_be_asked(state.manager_code):
         yield None, "has no validateSessionKey to ask"

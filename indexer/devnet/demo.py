@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import shlex
 import shutil
 import signal
@@ -22,7 +23,7 @@ from rich.table import Table
 from indexer.core.passes import hex_of
 from indexer.devnet import addresses as at
 from indexer.devnet.accounts import Devnet, running_devnet
-from indexer.devnet.stories import CHAIN_ID, Teller, play
+from indexer.devnet.stories import CHAIN_ID, LAYOUTS, Teller, play
 from indexer.devnet.tools import Toolchain, prepare
 from indexer.errors import FatalError
 from indexer.log import configure_logging
@@ -210,6 +211,7 @@ def _patiently(
 
 def _configuration(database_url: str, port: int, node_url: str) -> str:
     """Return the demo's configuration file, as a user would write one."""
+    layouts = [f"{hex_of(module)}: {', '.join(layout)}" for module, layout in LAYOUTS.items()]
     return f"""\
 # Written by `sessionwatch demo`; try it: sessionwatch --config THIS_FILE status
 [database]
@@ -224,6 +226,7 @@ rpc = ["{node_url}"]
 start_block = 0
 finality = {FINALITY_BLOCKS}
 erc1155 = ["{hex_of(at.SEED_TOKEN)}"]
+session_layouts = {json.dumps(layouts)}
 grace_seconds = {GRACE_SECONDS}
 """
 

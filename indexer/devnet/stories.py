@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexer.core.abi import keccak
 from indexer.core.passes import hex_of
+from indexer.core.session_layout import Layout
 from indexer.core.session_sets import build_set
-from indexer.core.types import Hash32, Session
+from indexer.core.types import Address, Hash32, Session
 from indexer.devnet import addresses as at
-from indexer.devnet.accounts import Devnet, SmartAccount, root_of_set
-from indexer.devnet.operations import Key, seed_session, set_root_call
+from indexer.devnet.accounts import Devnet, SmartAccount, Transaction, root_of_set
+from indexer.devnet.operations import Key, call_data, open_session, seed_session, set_root_call
 from indexer.store import reports
 from indexer.store.pool import Database
 from indexer.store.sessions import import_sets
 
 CHAIN_ID = 80001
+LAYOUTS: Mapping[Address, Layout] = {at.OPEN_SESSION_MODULE: ("session_key",)}
+"""Of the module that is not the vendor's; the daemon is configured with it, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Teller:
     async def store(self, account: SmartAccount, sessions: Sequence[Session]) -> None:
         """Store a session set, as `sessionwatch sessions import` does."""
         stored = build_set(CHAIN_ID, at.MANAGER, account.address, sessions)
-        await import_sets(self.database, [(stored, "demo")])
+        await import_sets(self.database, [(stored, "demo")], layouts=LAYOUTS)
 
     async def hear(self, account: SmartAccount, expected: Expected) -> None:
         """Wait until the daemon says what is expected of an account; note if it does not."""
@@ -101,7 +104,10 @@ async def play(teller: Teller) -> None:
     await _unknown_root(teller)
     teller.say("story", "4. A revoked session that still works")
     await _revoked_still_works(teller)
-    teller.say("story", "5. A reorg that takes a root back")
+    teller.say("story", "5. Roots that others than the owner set")
+    await _set_by_a_session_key(teller)
+    await _set_by_a_module(teller)
+    teller.say("story", "6. A reorg that takes a root back")
     await _reorg(teller)
 
 
@@ -166,10 +172,20 @@ async def _unknown_root(teller: Teller) -> None:
         f"block {receipt.block_number}: a stored set is registered for {hex_of(carol.address)}",
     )
     await teller.hear(carol, Expected("in_sync"))
-    foreign = keccak(b"a set that another device registered")
-    receipt = await teller.devnet.submit(carol, [set_root_call(foreign)])
+    foreign_key, foreign = _session("carol on another device", 3)
+    receipt = await teller.devnet.register(carol, [foreign])
     teller.say("chain", f"block {receipt.block_number}: another device overwrites the root")
     await teller.hear(carol, Expected("drifted", "unknown_root"))
+    receipt = await teller.devnet.mint_with_session(
+        carol, foreign_key, [foreign], 0, to=foreign_key.address, token_id=3
+    )
+    teller.say("chain", f"block {receipt.block_number}: its session, which nobody stored, mints")
+
+    async def noticed() -> bool:
+        return await reports.unknown_uses(teller.database, hex_of(carol.address)) == 1
+
+    if await teller.check("the use of the unknown session is noted", noticed):
+        teller.say("daemon", "a session that no stored set holds was used")
 
 
 async def _revoked_still_works(teller: Teller) -> None:
@@ -206,6 +222,51 @@ async def _revoked_still_works(teller: Teller) -> None:
         return mint.succeeded
 
     await teller.check("the revoked key still mints", worked)
+
+
+async def _set_by_a_session_key(teller: Teller) -> None:
+    devnet = teller.devnet
+    frank, key = devnet.account("frank"), Key.named("frank session")
+    sessions = [open_session(key.address)]
+    await teller.store(frank, sessions)
+    receipt = await devnet.register(frank, sessions)
+    teller.say(
+        "chain",
+        f"block {receipt.block_number}: {hex_of(frank.address)} registers a session whose module "
+        "permits every call",
+    )
+    await teller.hear(frank, Expected("in_sync"))
+    taken = keccak(b"a set of the key's holder alone")
+    op = await devnet.session_op(frank, key, sessions, 0, set_root_call(taken))
+    receipt = await devnet.send(devnet.bundle([op]))
+    teller.say("chain", f"block {receipt.block_number}: its key replaces the root")
+    await teller.hear(frank, Expected("drifted", "rotated_by_session_key"))
+
+
+async def _set_by_a_module(teller: Teller) -> None:
+    devnet = teller.devnet
+    gina = devnet.account("gina")
+    _, session = _session("gina session", 1)
+    await teller.store(gina, [session])
+    await devnet.register(gina, [session])
+    receipt = await devnet.enable_module(gina, at.PUPPET_MODULE)
+    assert receipt is not None
+    teller.say(
+        "chain",
+        f"block {receipt.block_number}: {hex_of(gina.address)} enables a module that obeys anybody",
+    )
+    await teller.hear(gina, Expected("in_sync"))
+    order = call_data(
+        "exec(address,address,bytes,uint8,uint256)",
+        *(gina.address, at.MANAGER, set_root_call(keccak(b"a stranger's set")).data, 0, 0),
+    )
+    receipt = await devnet.send(Transaction(at.PUPPET_MODULE, order, sender=at.STRANGER))
+    teller.say(
+        "chain",
+        f"block {receipt.block_number}: a stranger has it replace the root, without a user "
+        "operation",
+    )
+    await teller.hear(gina, Expected("drifted", "unknown_root"))
 
 
 async def _reorg(teller: Teller) -> None:

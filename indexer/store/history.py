@@ -147,7 +147,7 @@ async def apply_range(
             raise StaleStepError("the node was found to contradict what is final")
         if task.cohort and not await connection.fetchval(_HAS_COHORT, chain_id, task.cohort):
             raise StaleStepError(f"cohort {task.cohort} has been paid meanwhile")
-        await _check_blocks(connection, chain_id, payment.headers)
+        await check_blocks(connection, chain_id, payment.headers)
         known = await _tainted_in(connection, chain_id, task.span)
         if payment.silent is not None and not payment.silent.issuperset(
             await _tainted_before(connection, chain_id, task.last)
@@ -283,9 +283,10 @@ async def _write_discovered(
     await add_created(connection, chain_id, created)
 
 
-async def _check_blocks(
+async def check_blocks(
     connection: Connection, chain_id: int, headers: Collection[BlockHeader]
 ) -> None:
+    """Raise StaleStepError if one of these blocks is stored under another hash."""
     known = {
         row[0]: row[1]
         for row in await connection.fetch(KNOWN_BLOCKS, chain_id, [h.number for h in headers])

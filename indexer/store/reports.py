@@ -58,3 +58,13 @@ async def reorg_count(database: Database) -> int:
     """Return how many reorgs the daemon has recorded."""
     async with database.connection() as connection:
         return int(await connection.fetchval("SELECT count(*) FROM watch.reorg"))
+
+
+async def unknown_uses(database: Database, account: str) -> int:
+    """Return how often an account (0x text) was moved by a session that nobody stored."""
+    async with database.connection() as connection:
+        return int(
+            await connection.fetchval(
+                "SELECT count(*) FROM watch.session_use WHERE account = $1 AND NOT known", account
+            )
+        )

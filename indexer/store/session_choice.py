@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from indexer.core.session_export import StoredSet
+from indexer.core.store_forms import RECORDED_FORMS
 from indexer.core.types import Address, Hash32
 from indexer.errors import UsageError
 from indexer.store.pool import Database
@@ -30,7 +31,7 @@ class Indexed:
 _NEWEST = """
 SELECT max(set_id) AS set_id, chain_id, manager
   FROM sessions.session_set
- WHERE evidence.hex(account) = $1
+ WHERE evidence.hex(account) = $1 AND matched_form <> ALL ($4::text[])
    AND ($2::bigint IS NULL OR chain_id = $2) AND ($3::bytea IS NULL OR manager = $3)
  GROUP BY chain_id, manager
  ORDER BY chain_id, manager"""
@@ -52,9 +53,14 @@ async def newest_sets(
     chain_id: int | None = None,
     manager: Address | None = None,
 ) -> list[tuple[int, int, Address]]:
-    """Return (set_id, chain_id, manager) of the newest set of each chain and manager."""
+    """Return (set_id, chain_id, manager) of the newest set of each chain and manager.
+
+    Not those that only record what a client's SDK left on chain (store_forms.RECORDED_FORMS).
+    """
     async with database.connection() as connection:
-        rows = await connection.fetch(_NEWEST, f"0x{account.hex()}", chain_id, manager)
+        rows = await connection.fetch(
+            _NEWEST, f"0x{account.hex()}", chain_id, manager, sorted(RECORDED_FORMS)
+        )
     return [(row["set_id"], row["chain_id"], Address(row["manager"])) for row in rows]
 
 

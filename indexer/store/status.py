@@ -112,6 +112,11 @@ SELECT p.chain_id, r.detected_at, r.common_ancestor, r.depth, r.reason,
  ORDER BY p.chain_id, r.reorg_id DESC
 """
 
+_FINDINGS = """
+SELECT chain_id, count(*) AS findings FROM chain.audit_finding
+ WHERE found_at > now() - interval '1 day' GROUP BY chain_id
+"""
+
 
 async def read_status(database: Database) -> dict[str, Any]:
     """Return progress, verdicts, debt, drifts and reorgs of every chain, from one snapshot.
@@ -122,10 +127,11 @@ async def read_status(database: Database) -> dict[str, Any]:
     "lanes": [{"lane", "pass", "filter", "first_block", "last_block", "missing_blocks",
     "unreadable_blocks", "percent", "accounts", "remaining_seconds", "remaining_requests",
     "basis"}], "remaining": {"seconds", "requests", "basis"} or None,
-    "finality_violation": text or None, "last_reorg": {…} or None, "reorgs": […],
-    "newest_drifts": […]}]}`. A pass's debt is summed over its filters; a pass
-    that does not know its debt yet is absent, and so are the lanes and what remains. Raises
-    DatabaseUnavailableError, also when the database takes longer than a status is worth.
+    "audit_findings_last_day": findings, "finality_violation": text or None,
+    "last_reorg": {…} or None, "reorgs": […], "newest_drifts": […]}]}`. A pass's debt is
+    summed over its filters; a pass that does not know its debt yet is absent, and so are the lanes
+    and what remains. Raises DatabaseUnavailableError, also when the database takes longer than a
+    status is worth.
     """
     async with database.transaction() as connection:
         try:
@@ -139,6 +145,7 @@ async def read_status(database: Database) -> dict[str, Any]:
             pace = await connection.fetch(_PACE)
             drifts = await connection.fetch(_DRIFTS, MAX_DRIFTS)
             reorgs = await connection.fetch(_REORGS, MAX_REORGS)
+            findings = {row[0]: row[1] for row in await connection.fetch(_FINDINGS)}
         except asyncpg.QueryCanceledError as error:
             raise DatabaseUnavailableError(
                 "the database took more than 4 seconds for the status",
@@ -153,6 +160,7 @@ async def read_status(database: Database) -> dict[str, Any]:
                 [_plain(drift) for drift in _of_chain(drifts, row["chain_id"])],
                 [_plain(reorg) for reorg in _of_chain(reorgs, row["chain_id"])],
             )
+            | {"audit_findings_last_day": findings.get(row["chain_id"], 0)}
             | _lanes(
                 row,
                 _owed(_of_chain(debt, row["chain_id"]), _of_chain(lost, row["chain_id"])),

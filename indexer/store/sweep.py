@@ -125,7 +125,7 @@ async def read_work(database: Database, settings: ChainSettings, limit: int) -> 
         ]
         keys |= {(manager, account) for account in new_listed for manager in settings.managers}
         modules = await connection.fetch(_MODULES, chain_id, accounts)
-        reorg_id = await connection.fetchval(_NEWEST_REORG, chain_id)
+        reorg_id = await connection.fetchval(NEWEST_REORG, chain_id)
     adopt = [(account, "stored") for account in sorted(with_sets)]
     adopt += [(account, "list") for account in new_listed if account not in with_sets]
     read_accounts = {q.account for q in queued if q.read_state} | {a for a, _ in adopt}
@@ -170,8 +170,7 @@ async def apply_work(
     """
     async with database.transaction() as connection:
         chain = await lock_chain(connection, chain_id, epoch, "live")
-        if await connection.fetchval(_REWOUND, chain_id, work.reorg_id, work.tip.number):
-            raise StaleStepError("a reorg took the block at which state was read")
+        await check_not_rewound(connection, chain_id, work.reorg_id, work.tip.number)
         assert chain.indexed_number is not None
         assert chain.indexed_time is not None
         for source in ("stored", "list"):
@@ -208,12 +207,21 @@ async def apply_work(
         return changes, owing
 
 
-_NEWEST_REORG = "SELECT coalesce(max(reorg_id), 0) FROM chain.reorg WHERE chain_id = $1"
+NEWEST_REORG = "SELECT coalesce(max(reorg_id), 0) FROM chain.reorg WHERE chain_id = $1"
 
 # Not by the tail: where finality is close, a block leaves it while many accounts are being read.
 _REWOUND = """
 SELECT EXISTS (SELECT FROM chain.reorg
                 WHERE chain_id = $1 AND reorg_id > $2 AND common_ancestor < $3)"""
+
+
+async def check_not_rewound(
+    connection: Connection, chain_id: int, reorg_id: int, block_number: int
+) -> None:
+    """Raise StaleStepError if a rewind after this one took the block."""
+    if await connection.fetchval(_REWOUND, chain_id, reorg_id, block_number):
+        raise StaleStepError("a reorg took the block at which state was read")
+
 
 # After a stretch that could not be read, also the same root is news: it was not known any more.
 _LATEST_ROOTS = """

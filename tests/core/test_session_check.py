@@ -16,7 +16,7 @@ NOW = 1_700_000_000
 # A module whose layout is known: the key stands in the first word.
 MODULE = Address(bytes.fromhex("8E09744b738e9Fec4A4df7Ab5621f1857F6Fa175"))
 KEY = b"\x11" * 20
-SESSIONS = [Session(0, 0, MODULE, KEY.rjust(32, b"\0") + bytes([n])) for n in range(5)]
+SESSIONS = [Session(0, 0, MODULE, KEY.rjust(32, b"\0") + n.to_bytes(32) * 2) for n in range(5)]
 PROVED = prove_session(SESSIONS, 2)
 GOOD = SessionState(
     block=BlockHeader(9, Hash32(b"\x09" * 32), Hash32(b"\x08" * 32), NOW),
@@ -32,7 +32,9 @@ GOOD = SessionState(
 
 
 def judged(state=GOOD, proved=PROVED):
-    return judge(proved, state, implementations={IMPLEMENTATION_200}, managers={MANAGER_V1_0_1})
+    return judge(
+        proved, state, implementations={IMPLEMENTATION_200}, managers={MANAGER_V1_0_1}, layouts={}
+    )
 
 
 def failing(state=GOOD, proved=PROVED):

@@ -168,6 +168,10 @@ class SimNode:
         """
         self._planned.append(_Planned(fault, method, times))
 
+    def plans(self, kind: type[Fault]) -> bool:
+        """Say whether a fault of this kind has not come to pass yet."""
+        return any(isinstance(planned.fault, kind) for planned in self._planned)
+
     def heal(self) -> None:
         """Be a correct node from now on: no planned fault, no lag, all logs and all state."""
         self._planned.clear()

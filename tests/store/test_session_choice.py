@@ -53,6 +53,16 @@ async def test_the_newest_set_of_each_place(database):
     assert await newest_sets(database, Address(b"\x01" * 20)) == []
 
 
+async def test_what_only_records_the_chain_is_no_newest_set(database):
+    """The tree of the SDK's revokeSessions is stored, but no client wants it."""
+    (wanted,) = await store(database, one_set(b"1"))
+    recorded = build_set(
+        CHAIN_ID, MANAGER, ACCOUNT, [Session(0, 0, MODULE, b"2")], matched_form="revoke_form"
+    )
+    await store(database, recorded)
+    assert await newest_sets(database, ACCOUNT) == [(wanted, CHAIN_ID, MANAGER)]
+
+
 async def test_a_set_by_its_id_has_its_data(database):
     """What import stored, session_key_data included; an id that is not there is wrong usage."""
     (set_id,) = await store(database, one_set(b"data"))

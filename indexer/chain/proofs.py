@@ -1,0 +1,36 @@
+"""What a node proves of a whole contract: the root of its storage."""
+
+from __future__ import annotations
+
+import msgspec
+
+from indexer.chain import wire
+from indexer.chain.refusals import meaning_of, typed
+from indexer.chain.rpc import Node, NodeRefusedError
+from indexer.core.types import Address, Hash32
+
+_METHOD = "eth_getProof"
+_NOT_FOR_GOOD = frozenset({"block_unknown", "beyond_head", "pruned", "rate"})
+
+
+class _RawProof(msgspec.Struct, gc=False, rename="camel"):
+    storage_hash: str
+
+
+async def read_storage_root(node: Node, contract: Address, block_hash: Hash32) -> Hash32 | None:
+    """Return the root of a contract's storage after the block with this hash (EIP-1186, EIP-1898).
+
+    None: the node does not give proofs. Raises BlockUnknownError, StatePrunedError, and the other
+    NodeErrors where another time may tell.
+    """
+    params = [wire.to_hex(contract), [], {"blockHash": wire.to_hex(block_hash)}]
+    try:
+        proof = await node.call(_METHOD, params, _RawProof)
+    except NodeRefusedError as error:
+        if meaning_of(error) in _NOT_FOR_GOOD:
+            raise typed(error) from None
+        return None
+    try:
+        return wire.hash32(proof.storage_hash)
+    except ValueError as error:
+        raise node.bad_answer(_METHOD, error) from None
