@@ -209,7 +209,9 @@ async def test_what_the_sdk_calls_revoked_still_mints_and_is_flagged(
         assert await story.verdict() == ("drifted", "revoked_still_provable")
         found = await story.watch.verdict(story.account)
         assert found["severity"] == "critical"
-        assert found["explanation"].endswith(f" dropped: {short(revoked)}.")
+        assert found["explanation"].endswith(
+            f"; session {short(revoked)}, which your store calls revoked, can still be used."
+        )
         await story.hand_over()
         assert await story.verdict() == ("drifted", "revoked_still_provable")
 

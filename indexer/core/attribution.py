@@ -56,7 +56,9 @@ def attribute(
     transaction: that one. Several: the last that named the root which state shows (by its input,
     a manager's event, or the hash of a module's call), else ambiguous. The owner of a root is
     the caller of the manager, never tx.from or the sender of somebody else's operation. An
-    operation that a session key signed is the session's. `known_inputs` and `tainted`: see
+    operation that a session key signed is the session's, if something names the root or the proof
+    shows that another root stood before; a proof of this very root clears its operation, which
+    is only the first at which the root was read. `known_inputs` and `tainted`: see
     contradiction_of.
     """
     naming = [
@@ -88,7 +90,10 @@ def attribute(
             user_op_hash = user_op_hash or _only({t.user_op_hash for t in mine} - {None})
             attribution = "user_operation" if user_op_hash else "transaction"
         signed = _signed(hints, user_op_hash)
-        if signed:
+        proven = _proven(hints, user_op_hash, observation.manager)
+        if last is None and proven == {observation.root}:
+            attribution, transaction_hash, user_op_hash = "none", None, None
+        elif signed and (last is not None or proven):
             attribution = "session_key"
             leaf = last.leaf if last is not None and last.evidence == "calldata" else None
             leaf = leaf or (signed[0] if len(signed) == 1 else None)
@@ -167,6 +172,19 @@ def _signed(hints: Iterable[RootHint], user_op_hash: Hash32 | None) -> list[Hash
         if hint.evidence == "signature" and hint.user_op_hash == user_op_hash and hint.leaf
     ]
     return list(dict.fromkeys(leaves)) if user_op_hash is not None else []
+
+
+def _proven(
+    hints: Iterable[RootHint], user_op_hash: Hash32 | None, manager: Address
+) -> set[Hash32]:
+    """Return the roots that stood in a manager when an operation was validated, by its proofs."""
+    return {
+        hint.root
+        for hint in hints
+        if hint.evidence == "signature"
+        and hint.user_op_hash == user_op_hash is not None
+        and hint.manager == manager
+    }
 
 
 def _only(hashes: Collection[Hash32 | None]) -> Hash32 | None:

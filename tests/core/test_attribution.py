@@ -199,6 +199,32 @@ def test_the_session_of_another_operation_is_not_named():
     )
 
 
+def test_a_session_whose_own_proof_is_of_this_root_did_not_set_it():
+    """The root stood before it: the first look at an account may be at an ordinary use."""
+    mine = trigger(5, "one", user_op="first")
+    used = hint(5, "one", evidence="signature", user_op="first", leaf="session")
+
+    assert attribute(OBSERVED, [mine], [used]).attribution == "none"
+    assert named(attribute(OBSERVED, [mine], [used])) == ("state", "none", None, None)
+    assert attribute(OBSERVED, [mine], [used]).leaf is None
+    # Unless its input sets the same root again, or another operation of it names the root.
+    again = hint(5, "one", user_op="first", leaf="session", hint_index=1)
+    assert attribute(OBSERVED, [mine], [used, again]).attribution == "session_key"
+
+
+def test_a_session_of_another_manager_is_no_proof_that_a_key_set_this_root():
+    """Nothing names the root and nothing shows another before it: the operation, no more."""
+    mine = trigger(5, "one", user_op="first")
+    other = hint(
+        5, "one", GONE, evidence="signature", user_op="first", leaf="session", manager=OTHER_MANAGER
+    )
+
+    found = attribute(OBSERVED, [mine], [other])
+    assert (found.attribution, found.leaf) == ("user_operation", None)
+    call = hint(5, "one", user_op="first", leaf="session", hint_index=1)
+    assert attribute(OBSERVED, [mine], [other, call]).attribution == "session_key"
+
+
 def test_a_module_beside_a_session_is_not_the_sessions():
     """The operation in the same transaction does not make the module's call its own."""
     by_module = trigger(1, "one", operation=0)
