@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from eth_abi.packed import encode_packed
-from eth_hash.auto import keccak
 
 from indexer.core.types import ZERO_HASH, Address, Hash32
 from indexer.devnet import addresses as at
@@ -21,6 +20,7 @@ from indexer.devnet.operations import (
     seed_session,
     set_root_call,
 )
+from tests.foreign_accounts import foreign_address, make_foreign
 from tests.routes import NAMES, Stage, StepFunction
 
 _SET = "set(address,bytes32)"
@@ -226,21 +226,6 @@ async def custom_factory(s: Stage) -> None:
     receipt = await make_foreign(s, salt, root)
     s.report.foreign_accounts.append(account)
     await s.changed(route, account, root, receipt)
-
-
-async def make_foreign(s: Stage, salt: int, root: Hash32) -> Receipt:
-    """Let the other factory make the account of a salt, with the manager as its handler."""
-    data = call_data(
-        "make(bytes,bytes32,address,bytes32,address)",
-        *(s.devnet.proxy_creation_code, salt.to_bytes(32), at.MANAGER, root, at.PUPPET_MODULE),
-    )
-    return await s.devnet.send(Transaction(at.CUSTOM_FACTORY, data, sender=at.STRANGER))
-
-
-def foreign_address(s: Stage, salt: int) -> Address:
-    """Return the account that the other factory makes of a salt."""
-    code = keccak(s.devnet.proxy_creation_code)
-    return Address(keccak(b"\xff" + at.CUSTOM_FACTORY + salt.to_bytes(32) + code)[12:])
 
 
 async def set_handler(s: Stage, account: SmartAccount, handler: Address) -> None:

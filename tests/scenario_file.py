@@ -18,6 +18,7 @@ from indexer.core.types import ZERO_HASH, Address, Hash32
 from indexer.devnet import addresses as at
 from indexer.devnet.accounts import Devnet, SmartAccount, Transaction
 from indexer.devnet.operations import Call, call_data, mint_call, set_root_call
+from tests.foreign_accounts import foreign_address, make_foreign
 from tests.route_decoys import DECOYS
 from tests.route_silent import (
     anybody_sets_root,
@@ -27,8 +28,6 @@ from tests.route_silent import (
 )
 from tests.route_steps import (
     ROUTES,
-    foreign_address,
-    make_foreign,
     send_module_batch,
     set_handler,
 )
