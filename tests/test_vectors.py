@@ -20,7 +20,7 @@ from indexer.chain.slots import FALLBACK_HANDLER_SLOT, implementation_slot
 from indexer.core import presets, topics
 from indexer.core.merkle import merkle_proof, merkle_root, root_slot, session_leaf
 from indexer.core.session_import import parse_document
-from indexer.core.session_layout import FIRST_WORD, session_key
+from indexer.core.session_layout import session_key
 from indexer.core.types import Address, Hash32, Session
 from indexer.devnet import addresses as at
 from indexer.devnet.accounts import Devnet, Transaction, running_devnet
@@ -302,7 +302,7 @@ def test_an_executed_operation_is_signed_by_its_sessions_key(case: Json) -> None
     assert signer == raw(case["sessionSigner"])
     for item in case.get("sessions") or [case["session"]]:
         of = session_of(item)
-        layout = {of.session_validation_module: FIRST_WORD}
+        layout = {of.session_validation_module: ("session_key",)}
         assert session_key(of.session_validation_module, of.session_key_data, layout) == signer
     assert case["success"] is True
     assert case["rootImpliedByProof"] == case["onChainRoot"]
