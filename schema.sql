@@ -910,21 +910,29 @@ SELECT o.chain_id, o.manager, o.account, o.block_number, o.block_hash, o.block_t
 -- Roots that something names, whether state was read there or not: inputs and events of managers, calls in clear that a
 -- module logged, and calls of which only the hash was logged, where it is that of a stored set's root.
 CREATE VIEW chain.named_root AS
-SELECT h.chain_id, h.manager::bytea AS manager, h.account::bytea AS account, h.block_number, h.log_index, h.root::bytea AS root, h.evidence AS hint,
-       h.transaction_hash::bytea AS transaction_hash, h.user_op_hash::bytea AS user_op_hash
+SELECT h.chain_id, h.manager::bytea AS manager, h.account::bytea AS account, h.block_number, h.log_index, h.hint_index, h.root::bytea AS root,
+       h.evidence AS hint, h.transaction_hash::bytea AS transaction_hash, h.user_op_hash::bytea AS user_op_hash
   FROM chain.root_hint AS h
 UNION ALL
-SELECT e.chain_id, m.manager, e.account, e.block_number, e.log_index, decode(substr(e.args ->> 'data', 11, 64), 'hex'), 'module',
-       e.transaction_hash, e.user_op_hash
+SELECT e.chain_id, m.manager, e.account::bytea, e.block_number, e.log_index, 0, decode(substr(e.args ->> 'data', 11, 64), 'hex'), 'module',
+       e.transaction_hash::bytea, e.user_op_hash::bytea
   FROM chain.account_event AS e
   JOIN chain.chain AS c ON c.chain_id = e.chain_id
  CROSS JOIN LATERAL unnest(c.managers) AS m (manager)
  WHERE e.event = 'ModuleTransaction' AND e.args ->> 'to' = evidence.hex(m.manager) AND e.args ->> 'data' ~ '^0x7cb64759[0-9a-f]{64}'
+   AND e.args ->> 'operation' = '0'
 UNION ALL
-SELECT e.chain_id, s.manager, e.account, e.block_number, e.log_index, s.root, 'module', e.transaction_hash, e.user_op_hash
+SELECT e.chain_id, s.manager::bytea, e.account::bytea, e.block_number, e.log_index, 0, s.root::bytea, 'module', e.transaction_hash::bytea,
+       e.user_op_hash::bytea
   FROM chain.account_event AS e
   JOIN sessions.session_set AS s ON s.chain_id = e.chain_id AND s.account = e.account
- WHERE e.event = 'ExecutionSuccess' AND e.args ->> 'to' = evidence.hex(s.manager) AND e.args ->> 'dataHash' = evidence.hex(s.call_hash);
+ WHERE e.event = 'ExecutionSuccess' AND e.args ->> 'to' = evidence.hex(s.manager) AND e.args ->> 'dataHash' = evidence.hex(s.call_hash)
+   AND e.args ->> 'operation' = '0'
+   -- Of a batch the next log gives the call in clear.
+   AND NOT EXISTS (
+       SELECT FROM chain.account_event AS n
+        WHERE n.chain_id = e.chain_id AND n.block_number = e.block_number AND n.log_index = e.log_index + 1
+          AND n.account = e.account AND n.event = 'ModuleTransaction');
 
 CREATE VIEW watch.session_root AS
 SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) AS account, r.block_number::bigint AS block_number,
@@ -971,17 +979,18 @@ SELECT chain_id, manager, account, block_number, block_hash, block_time, root, p
 CREATE VIEW watch.session_root_transient AS
 SELECT h.chain_id, evidence.hex(h.manager) AS manager, evidence.hex(h.account) AS account, h.block_number::bigint AS block_number,
        evidence.hex(b.hash) AS block_hash, to_timestamp(b.block_time) AS block_time, h.log_index, h.hint_index,
-       evidence.hex(h.root) AS root, evidence.hex(o.root) AS final_root, h.evidence,
+       evidence.hex(h.root) AS root, evidence.hex(o.root) AS final_root,
+       CASE h.hint WHEN 'module' THEN 'event' ELSE h.hint END AS evidence,
        evidence.hex(h.transaction_hash) AS transaction_hash, evidence.hex(h.user_op_hash) AS user_op_hash,
        coalesce(h.block_number <= c.finalized_number, false) AS is_final
-  FROM chain.root_hint AS h
+  FROM chain.named_root AS h
   JOIN chain.chain AS c ON c.chain_id = h.chain_id
   JOIN chain.block AS b ON b.chain_id = h.chain_id AND b.block_number = h.block_number
   JOIN LATERAL (
       SELECT o.block_number, o.root FROM chain.canonical_root AS o
        WHERE o.chain_id = h.chain_id AND o.manager = h.manager AND o.account = h.account AND o.block_number <= h.block_number
        ORDER BY o.block_number DESC LIMIT 1) AS o ON true
- WHERE h.evidence IN ('event', 'calldata', 'trace') AND h.root <> o.root
+ WHERE h.hint <> 'signature' AND h.root <> o.root
    -- A root that was not read at that block proves nothing about it.
    AND (o.block_number = h.block_number OR EXISTS (
            SELECT FROM chain.root_attribution AS t
@@ -1394,7 +1403,8 @@ COMMENT ON VIEW watch.user_operation IS 'User operations of watched accounts, fa
 COMMENT ON VIEW watch.session_root IS 'Every change of a session root: canonical observations that differ from the one before. 32 zero bytes: no root, all sessions off.';
 COMMENT ON VIEW watch.session_root_current IS 'The last change per chain, manager and account: the root that holds now. An account that never had a root has no row.';
 COMMENT ON VIEW watch.session_root_transient IS
-    'Roots that stood only inside a block: an event, or the calldata of an operation that succeeded, names one that state no longer shows at the block''s end.';
+    'Roots that stood only inside a block: an event, a module''s call, the calldata of an operation that succeeded, or a trace names one that state no longer'
+    ' shows at the block''s end.';
 COMMENT ON VIEW watch.session_set IS 'The stored session sets, and whether the chain has them.';
 COMMENT ON VIEW watch.root_disagreement IS
     'Roots that an event, an input or a signature says must stand at the end of a block, where state shows another: the node lies about one of'
@@ -1540,7 +1550,7 @@ COMMENT ON COLUMN watch.session_root_current.change_block_exact IS
     'True: the change happened in this block. False: at or before it, since some block after the previous observation was not looked at.';
 COMMENT ON COLUMN watch.session_root_transient.root IS 'The root that stood inside the block.';
 COMMENT ON COLUMN watch.session_root_transient.final_root IS 'What state showed at the end of the block.';
-COMMENT ON COLUMN watch.session_root_transient.evidence IS 'Where it was found: event, calldata.';
+COMMENT ON COLUMN watch.session_root_transient.evidence IS 'Where it was found: event (of the manager, or of a module''s call), calldata, trace.';
 COMMENT ON COLUMN watch.session_set.state IS
     'on_chain: its root is the one that holds now. was_on_chain: it was there before. expected: never seen there, and the newest that should be. stored: none of these.';
 COMMENT ON COLUMN watch.session_set.first_on_chain_block IS 'The first block at which its root was observed; null: never.';
