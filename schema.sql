@@ -1005,7 +1005,11 @@ SELECT t.chain_id, evidence.hex(t.manager) AS manager, evidence.hex(t.account) A
   JOIN chain.chain AS c ON c.chain_id = t.chain_id
   JOIN chain.canonical_root AS o
     ON o.chain_id = t.chain_id AND o.manager = t.manager AND o.account = t.account AND o.block_number = t.block_number
- WHERE t.contradicting_root IS NOT NULL;
+ WHERE t.contradicting_root IS NOT NULL
+   -- A tainted account's root may change beside its operations; an event of the manager tells of that, too.
+   AND (t.contradicting_evidence = 'event' OR NOT EXISTS (
+           SELECT FROM chain.canonical_slots AS s
+            WHERE s.chain_id = t.chain_id AND s.account = t.account AND s.block_number <= t.block_number AND s.tainted));
 
 CREATE VIEW watch.account AS
 SELECT a.chain_id, evidence.hex(a.account) AS account, created.factory, coalesce(a.block_number, created.block_number)::bigint AS created_block,

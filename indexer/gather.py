@@ -52,9 +52,9 @@ async def gather(
     answer = await fetch_bodies(node, settings, _operations(triggers, rows.decoded))
     rows.bodies, rows.bundles = answer.bodies, list(answer.bundles.values())
     rows.hints += answer.hints
-    tainted = await _observe(node, settings, view, headers, triggers, rows)
+    await _observe(node, settings, view, headers, triggers, rows)
     rows.attributions = attributions_of(
-        rows.roots, by_account(triggers), rows.hints, answer.known_inputs(), tainted
+        rows.roots, by_account(triggers), rows.hints, answer.known_inputs()
     )
     return rows
 
@@ -66,11 +66,10 @@ async def _observe(
     headers: Sequence[BlockHeader],
     triggers: Sequence[Trigger],
     rows: BlockRows,
-) -> set[Address]:
+) -> None:
     """Read roots at every trigger, and at every block those that need no log to change.
 
-    Without a trigger an observation is kept only where it differs from the one before. Returns
-    the accounts that were tainted at some of these blocks.
+    Without a trigger an observation is kept only where it differs from the one before.
     """
     grouped = by_account(triggers)
     always, last_roots = set(view.tainted | view.stored), dict(view.polled_roots)
@@ -110,7 +109,6 @@ async def _observe(
         rows.accounts += slots
         always |= {slot.account for slot in slots if slot.tainted}
         always -= {s.account for s in slots if not s.tainted} - view.stored
-    return set(view.tainted) | {slots.account for slots in rows.accounts if slots.tainted}
 
 
 async def gather_silent(

@@ -96,9 +96,7 @@ async def fetch_roots_of(
     )
     await reading.silent_changes([a for a in sorted(silent) if members.watched(a, task.last)], task)
     rows = reading.rows
-    rows.attributions = attributions_of(
-        rows.roots, grouped, stored.hints, stored.known_inputs, silent | reading.ever_tainted
-    )
+    rows.attributions = attributions_of(rows.roots, grouped, stored.hints, stored.known_inputs)
     used = rows.block_numbers()
     return Payment(
         task,

@@ -367,24 +367,16 @@ def attributions_of(
     triggers: Mapping[tuple[int, Address], Sequence[Trigger]],
     hints: Iterable[RootHint],
     known_inputs: Collection[Hash32],
-    tainted: Collection[Address],
 ) -> list[RootAttribution]:
     """Name who changed what, for every root that was read because of a trigger.
 
-    `known_inputs` are the operations whose input was decoded; of the `tainted` accounts that says
-    nothing of what else may have changed a root.
+    `known_inputs` are the operations whose input was decoded.
     """
     by_key: dict[tuple[int, Address], list[RootHint]] = {}
     for hint in hints:
         by_key.setdefault((hint.block_number, hint.account), []).append(hint)
     return [
-        attribute(
-            observation,
-            triggers[key],
-            by_key.get(key, ()),
-            known_inputs=known_inputs,
-            tainted=observation.account in tainted,
-        )
+        attribute(observation, triggers[key], by_key.get(key, ()), known_inputs=known_inputs)
         for observation in roots
         if (key := (observation.block_number, observation.account)) in triggers
     ]

@@ -69,11 +69,10 @@ class Settler:
                     reason=str(error),
                     remedy="use a node that traces, or set traces to off",
                 )
-        settled = await store.settle(self.database, chain_id, self.epoch, answers)
-        contradictions = tuple(found for found in settled if found.contradiction)
-        self.listener.rows_committed(RowCounts(contradictions=contradictions))
+        settled, disagreements = await store.settle(self.database, chain_id, self.epoch, answers)
+        self.listener.rows_committed(RowCounts(disagreements=disagreements))
         if settled:
-            log.info("roots_traced", chain=self.settings.name, changes=len(settled))
+            log.info("roots_traced", chain=self.settings.name, changes=settled)
         return bool(questions)
 
     async def _writes(self, question: store.Question) -> tuple[store.TraceWrite, ...]:

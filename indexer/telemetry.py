@@ -93,18 +93,17 @@ class Telemetry:
             metrics.LOGS.labels(name, event).inc(count)
         if counts.undecoded:
             metrics.UNDECODED_LOGS.labels(name).inc(counts.undecoded)
-        for row in counts.contradictions:
-            assert row.contradiction is not None
-            evidence, root = row.contradiction
+        for row in counts.disagreements:
             metrics.ROOT_DISAGREEMENTS.labels(name).inc()
             log.warning(
                 "root_disagreement",
                 chain=name,
-                manager=hex_of(row.manager),
-                account=hex_of(row.account),
+                manager=row.manager,
+                account=row.account,
                 block=row.block_number,
-                evidence=evidence,
-                evidence_root=hex_of(root),
+                state_root=row.state_root,
+                evidence=row.evidence,
+                evidence_root=row.evidence_root,
                 remedy="state was believed; see watch.root_disagreement, and ask another node",
             )
 

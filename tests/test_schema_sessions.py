@@ -180,3 +180,26 @@ async def test_a_disagreement_shows_both_roots(chain: Connection) -> None:
     assert await rows(chain, query) == [(text(ALICE), 12, text(ROOT), "event", text(NEXT), False)]
     await chain.execute("SELECT chain.rewind($1, 11, 99, '')", CHAIN)
     assert await rows(chain, query) == []
+
+
+async def test_a_tainted_account_is_believed_to_do_what_no_log_says(chain: Connection) -> None:
+    """Its root may change beside its operations; the manager's own event tells of that, too."""
+    await observe(chain, 12, ROOT)
+    given = {"block_number": 12, "manager": MANAGER, "evidence": "state"}
+    found = {"contradicting_root": NEXT, "account": ALICE, **given}
+    await insert(chain, "chain.root_attribution", **found, contradicting_evidence="calldata")
+    slots = {"account": ALICE, "implementation": OTHER, "fallback_handler": ZERO20}
+    query = "SELECT evidence FROM watch.root_disagreement"
+    for block, tainted in ((13, True), (11, False)):
+        await insert(
+            chain, "evidence.account_observation", block_number=block, block_hash=hash32(block),
+            enabled_managers=[], tainted=tainted, **slots,
+        )  # fmt: skip
+    assert await rows(chain, query) == [("calldata",)]
+    await insert(
+        chain, "evidence.account_observation", block_number=12, block_hash=hash32(12),
+        enabled_managers=[], tainted=True, **slots,
+    )  # fmt: skip
+    assert await rows(chain, query) == []
+    await chain.execute("UPDATE chain.root_attribution SET contradicting_evidence = 'event'")
+    assert await rows(chain, query) == [("event",)]

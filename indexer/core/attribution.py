@@ -48,7 +48,6 @@ def attribute(
     hints: Sequence[RootHint],
     *,
     known_inputs: Collection[Hash32] = (),
-    tainted: bool = False,
 ) -> RootAttribution:
     """Name who is responsible for the root at the end of a block.
 
@@ -58,8 +57,7 @@ def attribute(
     the caller of the manager, never tx.from or the sender of somebody else's operation. An
     operation that a session key signed is the session's, if something names the root or the proof
     shows that another root stood before; a proof of this very root clears its operation, which
-    is only the first at which the root was read. `known_inputs` and `tainted`: see
-    contradiction_of.
+    is only the first at which the root was read. `known_inputs`: see contradiction_of.
     """
     naming = [
         hint
@@ -106,7 +104,7 @@ def attribute(
         transaction_hash,
         user_op_hash,
         leaf,
-        contradiction_of(observation, triggers, hints, known_inputs, tainted=tainted),
+        contradiction_of(observation, triggers, hints, known_inputs),
     )
 
 
@@ -115,20 +113,19 @@ def contradiction_of(
     triggers: Iterable[Trigger],
     hints: Iterable[RootHint],
     known_inputs: Collection[Hash32],
-    *,
-    tainted: bool,
 ) -> tuple[Evidence, Hash32] | None:
     """Return the root that must stand at the block's end by other evidence, if state has another.
 
     An event is emitted at every change, so the last one names what stands. Inputs tell all only
-    of an untainted account whose operations in this block were all decoded (`known_inputs` are
-    their hashes) and where no module acted beside: then the last successful call counts, and if
-    none set a root, the root that a signature proves at validation stands unchanged.
+    where every operation of the account in this block was decoded (`known_inputs` are their
+    hashes) and no module acted beside: then the last successful call counts, and if none set a
+    root, the root that a signature proves at validation stands unchanged. That holds for an
+    account that is not tainted; whether it was is known when the result is read, not always here.
     """
     mine = [hint for hint in hints if hint.manager == observation.manager]
     mine.sort(key=lambda hint: (hint.log_index, hint.hint_index))
     told = [hint for hint in mine if hint.evidence == "event"]
-    complete = not tainted and all(
+    complete = all(
         trigger.user_op_hash in known_inputs
         if trigger.event == USER_OPERATION
         else trigger.operation is None and trigger.event in _HARMLESS

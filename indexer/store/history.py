@@ -17,7 +17,7 @@ from indexer.store.live import count_changes
 from indexer.store.observations import write_blocks
 from indexer.store.pool import Database
 from indexer.store.retention import uncounted
-from indexer.store.rows import BlockRows, add_to_balances, write_rows
+from indexer.store.rows import BlockRows, add_to_balances, read_disagreements, write_rows
 from indexer.store.verdict_queue import enqueue
 from indexer.store.watched import (
     LOCK_FOR_ADOPTION,
@@ -160,6 +160,7 @@ async def apply_range(
         if rows.roots or payment.lost_accounts:
             await _enqueue(connection, chain_id, payment)
             rows.root_changes = await count_changes(connection, chain_id, task.first, task.last)
+            rows.disagreements = await read_disagreements(connection, chain_id, rows, task.span)
         # Late, because the live lane folds into the same rows.
         counted = balance_deltas(await uncounted(connection, chain, added))
         await add_to_balances(connection, chain_id, counted)

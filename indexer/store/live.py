@@ -12,7 +12,7 @@ from indexer.store.chain_row import ChainRow, Connection, lock_chain, read_chain
 from indexer.store.live_view import LiveView
 from indexer.store.observations import write_blocks
 from indexer.store.pool import Database
-from indexer.store.rows import BlockRows, write_rows
+from indexer.store.rows import BlockRows, read_disagreements, write_rows
 from indexer.store.watched import add_created
 
 _START_TAIL = """
@@ -151,6 +151,9 @@ async def apply_extension(
         if extension.rows.roots:
             first, last = extension.headers[0].number, extension.headers[-1].number
             extension.rows.root_changes = await count_changes(connection, chain_id, first, last)
+            extension.rows.disagreements = await read_disagreements(
+                connection, chain_id, extension.rows, (first, last)
+            )
 
 
 # As watch.session_root says it, without what costs most there and is not counted here.

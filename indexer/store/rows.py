@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,14 +19,25 @@ from indexer.store.observations import write_bundles, write_observations
 
 
 @dataclass(frozen=True, slots=True)
+class Disagreement:
+    """A row of watch.root_disagreement, as it shows it."""
+
+    manager: str
+    account: str
+    block_number: int
+    state_root: str
+    evidence: str
+    evidence_root: str
+
+
+@dataclass(frozen=True, slots=True)
 class RowCounts:
     """What became visible: logs by event, those that could not be decoded, changes by evidence."""
 
     events: dict[str, int] = field(default_factory=dict)
     undecoded: int = 0
     root_changes: dict[str, int] = field(default_factory=dict)
-    contradictions: tuple[RootAttribution, ...] = ()
-    """Roots that other evidence contradicts."""
+    disagreements: Sequence[Disagreement] = ()
 
 
 @dataclass(slots=True)
@@ -44,13 +55,14 @@ class BlockRows:
     """State of some block was pruned: its roots are not covered by this step."""
     root_changes: dict[str, int] = field(default_factory=dict)
     """Filled in by the transaction: changes of roots in these blocks, by evidence."""
+    disagreements: list[Disagreement] = field(default_factory=list)
+    """Filled in by the transaction: roots that other evidence contradicts."""
 
     def counts(self) -> RowCounts:
         """Return how much this is."""
         decoded = self.decoded
-        contradictions = tuple(row for row in self.attributions if row.contradiction)
         if decoded is None:
-            return RowCounts(root_changes=self.root_changes, contradictions=contradictions)
+            return RowCounts(root_changes=self.root_changes, disagreements=self.disagreements)
         events = Counter(row.event for row in decoded.account_events)
         events.update(row.event for row in decoded.creations)
         events["UserOperationEvent"] = len(decoded.user_operations)
@@ -61,7 +73,7 @@ class BlockRows:
         events["URI"] = len(decoded.uris)
         events["MerkleRootUpdated"] = len(decoded.manager_roots)
         kept = {event: count for event, count in events.items() if count}
-        return RowCounts(kept, len(decoded.undecoded), self.root_changes, contradictions)
+        return RowCounts(kept, len(decoded.undecoded), self.root_changes, self.disagreements)
 
     def created(self) -> dict[Address, int]:
         """Return the accounts that a factory made, with the blocks of their creation."""
@@ -157,6 +169,21 @@ async def _missing_of(
         bodies=[r for r in rows.bodies if (r.block_number, r.log_index, 0) not in bodies],
         hints=[h for h in rows.hints if (h.block_number, h.log_index, h.hint_index) not in hints],
     )
+
+
+_DISAGREEMENTS = """
+SELECT manager, account, block_number, state_root, evidence, evidence_root
+  FROM watch.root_disagreement WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3"""
+
+
+async def read_disagreements(
+    connection: Connection, chain_id: int, rows: BlockRows, span: tuple[int, int]
+) -> list[Disagreement]:
+    """Return what contradicts state in these blocks, once the rows are written."""
+    if not any(row.contradiction for row in rows.attributions):
+        return []
+    found = await connection.fetch(_DISAGREEMENTS, chain_id, *span)
+    return [Disagreement(**dict(row)) for row in found]
 
 
 _UPSERT_BALANCES = """

@@ -9,6 +9,7 @@ from indexer.core.attribution import Attribution, RootAttribution
 from indexer.core.types import Address, Hash32
 from indexer.store.chain_row import Connection, lock_chain
 from indexer.store.pool import Database
+from indexer.store.rows import Disagreement
 from indexer.store.verdict_queue import enqueue
 
 MAX_ATTEMPTS = 5
@@ -148,13 +149,13 @@ ON CONFLICT DO NOTHING"""
 
 async def settle(
     database: Database, chain_id: int, epoch: int, answers: Sequence[Answer]
-) -> list[RootAttribution]:
-    """Write what traces say of some changes, each still on the chain; return what is settled.
+) -> tuple[int, list[Disagreement]]:
+    """Write what traces say of some changes, each still on the chain; return how many it settles.
 
     The last write of a block must be what state shows; a trace that says otherwise is noted as a
-    contradiction and settles nothing.
+    contradiction, settles nothing, and is returned, too.
     """
-    settled: list[RootAttribution] = []
+    settled, disagreements = 0, []
     async with database.transaction() as connection:
         await lock_chain(connection, chain_id, epoch, "live")
         for answer in answers:
@@ -170,7 +171,9 @@ async def settle(
             found = await _attribution(connection, chain_id, answer)
             if found.contradiction is not None:
                 await connection.execute(_CONTRADICT, *key, found.contradiction[1])
+                disagreements.append(_disagreement(question, found.contradiction[1]))
             else:
+                settled += 1
                 await connection.execute(
                     _SETTLE,
                     *key,
@@ -181,8 +184,18 @@ async def settle(
                     found.module,
                 )
                 await enqueue(connection, chain_id, {(question.manager, question.account)})
-            settled.append(found)
-    return settled
+    return settled, disagreements
+
+
+def _disagreement(question: Question, traced: Hash32) -> Disagreement:
+    return Disagreement(
+        manager=f"0x{question.manager.hex()}",
+        account=f"0x{question.account.hex()}",
+        block_number=question.block_number,
+        state_root=f"0x{question.root.hex()}",
+        evidence="trace",
+        evidence_root=f"0x{traced.hex()}",
+    )
 
 
 def _columns(writes: Sequence[TraceWrite]) -> tuple[list[object], ...]:

@@ -254,8 +254,8 @@ OPERATION = trigger(5, "one", user_op="first")
 INPUTS = {hash32("first"), hash32("second")}
 
 
-def told(triggers, hints, known=frozenset(INPUTS), *, tainted=False):
-    return contradiction_of(OBSERVED, triggers, hints, known, tainted=tainted)
+def told(triggers, hints, known=frozenset(INPUTS)):
+    return contradiction_of(OBSERVED, triggers, hints, known)
 
 
 def test_an_event_that_names_another_root_contradicts_state():
@@ -266,19 +266,18 @@ def test_an_event_that_names_another_root_contradicts_state():
     module = trigger(6, "one", operation=1)
     lost, kept = hint(5, "one", GONE, evidence="event"), hint(9, "two", evidence="event")
 
-    assert told([stranger, module], [lost], tainted=True) == ("event", GONE)
+    assert told([stranger, module], [lost]) == ("event", GONE)
     assert told([stranger, module], [kept, lost]) is None
     assert told([stranger], [hint(5, "one", GONE, evidence="event", manager=OTHER_MANAGER)]) is None
 
 
 def test_inputs_contradict_state_where_they_tell_all():
-    """Every operation decoded, no module beside, no taint: then the last call set the root."""
+    """Every operation decoded and no module beside: then the last call set the root."""
     gone = hint(5, "one", GONE, user_op="first")
 
     assert told([OPERATION], [gone]) == ("calldata", GONE)
     assert told([OPERATION], [gone, hint(5, "one", user_op="first", hint_index=1)]) is None
     assert told([OPERATION], [gone], known=frozenset()) is None
-    assert told([OPERATION], [gone], tainted=True) is None
     for kind in ("ChangedFallbackHandler", "ImplementationUpdated", "AccountDeployed"):
         beside = Trigger(
             7, 4, hash32("one"), A, kind, success=None, operation=None, user_op_hash=None

@@ -129,8 +129,7 @@ async def test_the_last_write_names_who_did_it(
             account=ALICE, leaf=leaf,
         )  # fmt: skip
     answer = Answer(await asked(database), (write(OTHER), write(write_index=1, **given)))
-    (settled,) = await settle(database, CHAIN, 1, [answer])
-    assert settled.contradiction is None
+    assert await settle(database, CHAIN, 1, [answer]) == (1, [])
     attribution, operation, leaf_text, module = expected
     assert await rows(chain, FOUND) == [
         ("trace", attribution, text(TX), operation, leaf_text, module)
@@ -152,8 +151,8 @@ async def test_a_trace_that_contradicts_state_settles_nothing(
         evidence="state", attribution="ambiguous",
     )  # fmt: skip
     answer = Answer(await asked(database), (write(OTHER),))
-    (settled,) = await settle(database, CHAIN, 1, [answer])
-    assert settled.contradiction == ("trace", OTHER)
+    settled, (found,) = await settle(database, CHAIN, 1, [answer])
+    assert (settled, found.evidence_root, found.state_root) == (0, text(OTHER), text(ROOT))
     assert [row[:2] for row in await rows(chain, FOUND)] == [("state", "ambiguous")]
     query = "SELECT state_root, evidence, evidence_root FROM watch.root_disagreement"
     assert await rows(chain, query) == [(text(ROOT), "trace", text(OTHER))]
@@ -169,8 +168,8 @@ async def test_an_answer_about_a_lost_block_writes_nothing(
     await chain.execute("SELECT chain.rewind($1, 11, 99, '')", CHAIN)
     await insert(chain, "chain.block", block_number=12, hash=hash32(9912))
     await observe(chain, 12, OTHER, block_hash=hash32(9912))
-    assert await settle(database, CHAIN, 1, [Answer(question, (write(),))]) == []
+    assert await settle(database, CHAIN, 1, [Answer(question, (write(),))]) == (0, [])
     assert [row[:2] for row in await rows(chain, FOUND)] == [("state", "none")]
     await wait_for_trace(chain, 12)
-    assert await settle(database, CHAIN, 1, [Answer(await asked(database), ())]) == []
+    assert await settle(database, CHAIN, 1, [Answer(await asked(database), ())]) == (0, [])
     assert await read_questions(database, CHAIN, 10) == []
