@@ -236,6 +236,7 @@ class HistoryNode:
                 "blockNumber": hex(number),
                 "transactionIndex": index,
                 "to": hexed(at.SEED_TOKEN if data is None else at.ENTRY_POINT),
+                "from": hexed(at.BUNDLER),
                 "input": hexed(data or b""),
             }
         )
