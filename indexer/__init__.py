@@ -133,6 +133,7 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     sweep.py            the sweep's: what waits to be decided, and deciding it
     verdict_queue.py    (manager, account) whose inputs changed
     verdict_inputs.py   what verdicts are decided on
+    searches.py         what unknown roots turned out to be, remembered between decisions
     verdicts.py         verdicts in the database, and telling who listens
     explain.py          what `explain` tells of one account, in one snapshot
     retention.py        dropping partitions that are old and paid for, and what they told

@@ -15,6 +15,7 @@ from indexer.store import verdicts
 from indexer.store.chain_row import NEVER, Connection, lock_chain, read_chain
 from indexer.store.observations import write_blocks, write_observations
 from indexer.store.pool import Database
+from indexer.store.searches import remember_searches
 from indexer.store.watched import adopt_accounts, read_again
 
 Key = tuple[Address, Address]
@@ -168,6 +169,8 @@ async def apply_work(
     Also returns the accounts that owe roots again: found tainted at a block which has become
     final since, with others above it that were passed over as of a clean account.
     """
+    confirmed_at = work.confirmed_at or NEVER
+    await remember_searches(database, chain_id, work.tip, confirmed_at, settings, work.keys)
     async with database.transaction() as connection:
         chain = await lock_chain(connection, chain_id, epoch, "live")
         await check_not_rewound(connection, chain_id, work.reorg_id, work.tip.number)
@@ -194,7 +197,7 @@ async def apply_work(
         changes = await verdicts.decide_touched(
             connection,
             chain_id=chain_id,
-            confirmed_at=work.confirmed_at or NEVER,
+            confirmed_at=confirmed_at,
             settings=settings,
             touched=[(chain.indexed_number, chain.indexed_time, work.keys)],
             taken=work.queued,

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import asyncpg
 
-from indexer.core.root_search import RememberedSearches
 from indexer.core.types import Address
 from indexer.core.verdicts import Cause, Decision, Settings, Severity, Verdict, decide
 from indexer.store.chain_row import Connection
 from indexer.store.pool import Database
+from indexer.store.searches import SEARCHES
 from indexer.store.verdict_inputs import Key, load_histories, load_inputs
 from indexer.store.verdict_queue import QueuedKey, dequeue, enqueue, queued_keys
 
@@ -134,9 +134,6 @@ _COLUMNS = (
 
 _NOTIFY = f"SELECT pg_notify('{NOTIFY_CHANNEL}', payload) FROM unnest($1::text[]) AS payload"
 
-# An unknown root stays unknown at each decision until somebody stores something.
-_search = RememberedSearches()
-
 Touched = Sequence[tuple[int, int, Collection[Key]]]
 """(block_number, block_time, keys), ascending by block."""
 
@@ -185,7 +182,7 @@ async def _decide_chunk(
 ) -> list[VerdictChange]:
     confirmed = confirmed_at.timestamp()
     histories = await load_histories(connection, chain_id, chunk)
-    searched = _search.made
+    searched = SEARCHES.made
     managers, accounts = [key[0] for key in chunk], [key[1] for key in chunk]
     open_rows = {
         (Address(row["manager"]), Address(row["account"])): dict(row)
@@ -202,9 +199,9 @@ async def _decide_chunk(
             is_last = index == len(ordered) - 1
             clock = confirmed if is_last else min(confirmed, float(block_time))
             inputs = histories.cut(key, None if is_last else block_number)
-            if _search.made > searched:
+            if SEARCHES.made > searched:
                 # A search takes some 0.1 s: whoever waits for the loop goes first.
-                searched = _search.made
+                searched = SEARCHES.made
                 await asyncio.sleep(0)
             decision = decide(
                 inputs,
@@ -212,7 +209,7 @@ async def _decide_chunk(
                 head_time=block_time,
                 confirmed_at=clock,
                 settings=settings,
-                search=_search,
+                search=SEARCHES,
             )
             if held is None and decision.verdict == "empty" and not inputs.changes:
                 # Most accounts never have a session: no row says the same, a million times over.

@@ -11,9 +11,9 @@ import pytest
 from indexer.core.merkle import keccak
 from indexer.core.types import ZERO_HASH, Address
 from indexer.core.verdicts import Settings
-from indexer.store import verdicts
 from indexer.store.chain_row import NEVER
 from indexer.store.pool import Database
+from indexer.store.searches import SEARCHES
 from indexer.store.sessions import import_sets
 from indexer.store.verdicts import (
     NOTIFY_CHANNEL,
@@ -504,12 +504,12 @@ async def test_many_unknown_roots_let_others_work_between_them(database, filling
     for number, key in enumerate(keys):
         await store(database, session_set([number, 50, 51], account=key[1]))
         await filling.root(100, keccak(b"nobody's %d" % number), key=key)
-    made_before = verdicts._search.made
+    made_before = SEARCHES.made
     made: set[int] = set()
 
     async def others() -> None:
         while True:
-            made.add(verdicts._search.made - made_before)
+            made.add(SEARCHES.made - made_before)
             await asyncio.sleep(0)
 
     async with asyncio.TaskGroup() as group:
