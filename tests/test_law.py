@@ -109,6 +109,8 @@ class Chaos:
                     return
                 await self._end(daemon)
             self._absence()
+        # What is refused as pruned in this life would be asked for again only after minutes.
+        self.node.heal()
         async with self._life(config, "last life") as daemon:
             await self._settle(daemon)
 
