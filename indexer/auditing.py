@@ -165,7 +165,10 @@ class Auditor:
         roots, slots = await self._read(course, chunk)
         suspects, strange = await self._differing(course, chunk, roots, slots)
         todo = suspects[:REPAIRS_PER_STEP]
-        repairs = Repairs(slots=list(strange.values()))
+        # As in the sweep: what is owed again of a taint that is found later ends below this block.
+        repairs = Repairs(
+            slots=list(strange.values()), roots=[seen for seen in roots if seen.account in strange]
+        )
         if strange:
             repairs.headers.append(chunk.block.header)
         repairs.findings += [_of_slots(chunk, seen) for seen in strange.values()]

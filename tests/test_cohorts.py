@@ -12,7 +12,7 @@ import pytest
 from indexer.chain.rpc import Node
 from indexer.core.debt import Task
 from indexer.core.passes import BODIES, LOGS_ACCOUNTS, Pass, all_passes, roots_pass
-from indexer.core.roots import AccountObservation
+from indexer.core.roots import AccountObservation, RootObservation
 from indexer.core.settings import ChainSettings
 from indexer.core.types import ZERO_ADDRESS, Address, BlockHeader, Hash32
 from indexer.core.verdict_values import Settings as VerdictSettings
@@ -186,7 +186,24 @@ async def test_an_account_found_tainted_by_the_sweep_owes_what_became_final_mean
     assert ledger.missing(pass_, await past.cohort_of(account)) == [(61, past.final)]
 
 
-async def swept_tainted(past: Past, account: Address, block_number: int) -> list[Address]:
+async def test_a_root_is_kept_where_the_sweep_finds_new_slots(past: Past) -> None:
+    """What is owed again below ends before that block, also if its root changed just there."""
+    account, root = ACCOUNTS[0], Hash32(b"\x11" * 32)
+    await past.connection.execute(
+        "INSERT INTO chain.account (chain_id, account, source) VALUES (80001, $1, 'factory')",
+        account,
+    )
+    await swept_tainted(past, account, 40, root)
+    await swept_tainted(past, account, 60, root)
+    found = await past.connection.fetch(
+        "SELECT block_number FROM chain.canonical_root WHERE account = $1 ORDER BY 1", account
+    )
+    assert [row[0] for row in found] == [40, 60]
+
+
+async def swept_tainted(
+    past: Past, account: Address, block_number: int, root: Hash32 | None = None
+) -> list[Address]:
     """Let the sweep write that it has found an account tainted; return who owes roots again."""
     work = await read_work(past.database, past.settings, 10)
     assert work is not None
@@ -199,7 +216,8 @@ async def swept_tainted(past: Past, account: Address, block_number: int) -> list
     )
     epoch, grace = past.historian.epoch, VerdictSettings(grace_seconds=1)
     work = replace(work, tip=tip)
-    _, owing = await apply_work(past.database, 80001, epoch, work, (), (seen,), {}, grace)
+    roots = [RootObservation(block_number, block_hash, MANAGERS[0], account, root)] if root else []
+    _, owing = await apply_work(past.database, 80001, epoch, work, roots, (seen,), {}, grace)
     return owing
 
 

@@ -255,7 +255,11 @@ async def _differing(
     roots: Sequence[RootObservation],
     slots: Sequence[AccountObservation],
 ) -> tuple[list[RootObservation], list[AccountObservation]]:
-    """Return what is not known already: no trigger asked for it, only a start or a rewind."""
+    """Return what is not known already: no trigger asked for it, only a start or a rewind.
+
+    With slots that are new go the roots of their block: what is owed again of a taint that is
+    found later ends below it, and an older root may turn out to have stood between.
+    """
     known_roots = {
         (bytes(row[0]), bytes(row[1])): bytes(row[2])
         for row in await connection.fetch(
@@ -266,12 +270,14 @@ async def _differing(
         bytes(row[0]): (row[1], row[2], frozenset(row[3]), row[4])
         for row in await connection.fetch(_LATEST_SLOTS, chain_id, [o.account for o in slots])
     }
-    return (
-        [o for o in roots if known_roots.get((o.manager, o.account)) != o.root],
-        [
-            o
-            for o in slots
-            if known_slots.get(o.account)
-            != (o.implementation, o.fallback_handler, frozenset(o.enabled_managers), o.tainted)
-        ],
-    )
+    new_slots = [
+        o
+        for o in slots
+        if known_slots.get(o.account)
+        != (o.implementation, o.fallback_handler, frozenset(o.enabled_managers), o.tainted)
+    ]
+    wanted = {o.account for o in new_slots}
+    new_roots = [
+        o for o in roots if o.account in wanted or known_roots.get((o.manager, o.account)) != o.root
+    ]
+    return new_roots, new_slots
