@@ -241,6 +241,8 @@ class SimNode:
         if isinstance(fault, Reset):
             return _cut(request)
         answers = [answer for call in calls for answer in self._answers(call)]
+        if not answers and not isinstance(asked, list):
+            return web.Response()  # the only answer was dropped
         body = json.dumps(answers if isinstance(asked, list) else answers[0]).encode()
         if isinstance(fault, Truncate):
             response = web.StreamResponse(headers={"Content-Length": str(len(body))})
