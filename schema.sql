@@ -931,8 +931,23 @@ SELECT e.chain_id, s.manager::bytea, e.account::bytea, e.block_number, e.log_ind
    -- Of a batch the next log gives the call in clear.
    AND NOT EXISTS (
        SELECT FROM chain.account_event AS n
-        WHERE n.chain_id = e.chain_id AND n.block_number = e.block_number AND n.log_index = e.log_index + 1
+        WHERE n.chain_id = e.chain_id AND n.block_number = e.block_number AND n.log_index = e.log_index::bigint + 1
           AND n.account = e.account AND n.event = 'ModuleTransaction');
+
+-- Whom logs, inputs and traces name. Of an account that was ever tainted its logs alone say nothing: a stranger may have set
+-- the root beside an operation that did something else.
+CREATE VIEW chain.root_author AS
+SELECT t.chain_id, t.block_number, t.manager, t.account, t.evidence,
+       CASE WHEN doubt.attribution THEN 'ambiguous' ELSE t.attribution END AS attribution,
+       CASE WHEN NOT doubt.attribution THEN t.transaction_hash END AS transaction_hash,
+       CASE WHEN NOT doubt.attribution THEN t.user_op_hash END AS user_op_hash,
+       CASE WHEN NOT doubt.attribution THEN t.leaf END AS leaf, t.module
+  FROM chain.root_attribution AS t
+ CROSS JOIN LATERAL (
+      SELECT t.evidence = 'state' AND t.attribution <> 'none' AND EXISTS (
+                 SELECT FROM chain.canonical_slots AS s
+                  WHERE s.chain_id = t.chain_id AND s.account = t.account AND s.block_number <= t.block_number AND s.tainted
+             ) AS attribution) AS doubt;
 
 CREATE VIEW watch.session_root AS
 SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) AS account, r.block_number::bigint AS block_number,
@@ -949,7 +964,7 @@ SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) A
   FROM chain.root_change AS r
   JOIN chain.chain AS c ON c.chain_id = r.chain_id
   LEFT JOIN chain.account AS a ON a.chain_id = r.chain_id AND a.account = r.account
-  LEFT JOIN chain.root_attribution AS t
+  LEFT JOIN chain.root_author AS t
     ON t.chain_id = r.chain_id AND t.block_number = r.block_number AND t.manager = r.manager AND t.account = r.account
   LEFT JOIN chain.covered AS v
     ON v.chain_id = r.chain_id AND v.pass = 'roots/' || evidence.hex(r.manager) AND v.filter = 'accounts' AND v.cohort = coalesce(a.cohort_id, 0)
@@ -991,6 +1006,9 @@ SELECT h.chain_id, evidence.hex(h.manager) AS manager, evidence.hex(h.account) A
        WHERE o.chain_id = h.chain_id AND o.manager = h.manager AND o.account = h.account AND o.block_number <= h.block_number
        ORDER BY o.block_number DESC LIMIT 1) AS o ON true
  WHERE h.hint <> 'signature' AND h.root <> o.root
+   -- A call of an address without code succeeds, and sets nothing.
+   AND EXISTS (SELECT FROM evidence.root_observation AS w WHERE w.chain_id = h.chain_id AND w.manager = h.manager
+                  AND w.root <> '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea)
    -- A root that was not read at that block proves nothing about it.
    AND (o.block_number = h.block_number OR EXISTS (
            SELECT FROM chain.root_attribution AS t
@@ -1006,6 +1024,9 @@ SELECT t.chain_id, evidence.hex(t.manager) AS manager, evidence.hex(t.account) A
   JOIN chain.canonical_root AS o
     ON o.chain_id = t.chain_id AND o.manager = t.manager AND o.account = t.account AND o.block_number = t.block_number
  WHERE t.contradicting_root IS NOT NULL
+   -- A call of an address without code succeeds, and sets nothing.
+   AND EXISTS (SELECT FROM evidence.root_observation AS w WHERE w.chain_id = t.chain_id AND w.manager = t.manager
+                  AND w.root <> '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea)
    -- A tainted account's root may change beside its operations; an event of the manager tells of that, too.
    AND (t.contradicting_evidence = 'event' OR NOT EXISTS (
            SELECT FROM chain.canonical_slots AS s
@@ -1094,7 +1115,8 @@ SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) A
   LEFT JOIN LATERAL (
       SELECT count(DISTINCT u.user_op_hash) AS use_count, min(u.block_number)::bigint AS first_block, max(u.block_number)::bigint AS last_block
         FROM chain.session_use AS u
-       WHERE u.chain_id = s.chain_id AND u.account = s.account AND u.leaf = x.leaf AND u.manager = s.manager) AS used ON true
+       WHERE u.chain_id = s.chain_id AND u.account = s.account AND u.leaf = x.leaf AND u.manager = s.manager
+         AND u.manager = ANY (c.managers)) AS used ON true
   LEFT JOIN chain.block AS b ON b.chain_id = s.chain_id AND b.block_number = used.last_block;
 
 CREATE VIEW watch.session_use AS
@@ -1127,7 +1149,9 @@ SELECT u.chain_id, evidence.hex(u.manager) AS manager, evidence.hex(u.account) A
  CROSS JOIN LATERAL (
       SELECT EXISTS (SELECT FROM chain.root_hint AS h
                       WHERE h.chain_id = u.chain_id AND h.manager = u.manager AND h.account = u.account AND h.block_number = u.block_number
-                        AND h.root = u.implied_root AND h.evidence <> 'signature') AS found) AS named;
+                        AND h.root = u.implied_root AND h.evidence <> 'signature') AS found) AS named
+ -- Other modules may take a signature of the same shape, and ask nobody.
+ WHERE u.manager = ANY (c.managers);
 
 -- Tokens that moved in operations which a session key signed, one row each: of several sessions of one operation the one
 -- that stands for a call to the contract, and of those one whose grant fits. What is not granted by name says nothing.
@@ -1145,6 +1169,7 @@ SELECT t.chain_id, evidence.hex(u.account) AS account, evidence.hex(u.manager) A
        t.block_number::bigint AS block_number, t.log_index, t.batch_index, evidence.hex(t.transaction_hash) AS transaction_hash,
        to_timestamp(b.block_time) AS block_time
   FROM chain.session_use AS u
+  JOIN chain.chain AS c ON c.chain_id = u.chain_id AND u.manager = ANY (c.managers)
   JOIN chain.erc1155_transfer AS t ON t.chain_id = u.chain_id AND t.block_number = u.block_number AND t.user_op_hash = u.user_op_hash
   LEFT JOIN chain.block AS b ON b.chain_id = t.chain_id AND b.block_number = t.block_number
  WHERE u.use_index = (
@@ -1401,6 +1426,7 @@ COMMENT ON VIEW chain.canonical_root IS 'Roots read from state at blocks that ar
 COMMENT ON VIEW chain.canonical_slots IS 'Slots of accounts read at blocks that are on the chain as it is now.';
 COMMENT ON VIEW chain.root_change IS 'Canonical root observations that differ from the one before, with raw columns; watch.session_root shows them to people.';
 COMMENT ON VIEW chain.named_root IS 'Roots that inputs, events and calls of modules name, also where no state could be read: hints, never proof.';
+COMMENT ON VIEW chain.root_author IS 'Who is named for a root, with raw columns; nobody, where an account was ever tainted and only its logs speak.';
 COMMENT ON VIEW watch.account IS 'The watched accounts, with the state last read from the canonical chain. A change of state shows once it has been read.';
 COMMENT ON VIEW watch.account_event IS 'Logs of and about watched accounts.';
 COMMENT ON VIEW watch.user_operation IS 'User operations of watched accounts, failed ones too (success false).';
@@ -1754,7 +1780,7 @@ GRANT UPDATE, DELETE ON evidence.unobserved TO sessionwatch_writer;
 GRANT UPDATE (session_key, client_status) ON sessions.session TO sessionwatch_writer;
 GRANT UPDATE (matched_form) ON sessions.session_set TO sessionwatch_writer;
 REVOKE INSERT ON evidence.schema_version FROM sessionwatch_writer;
-REVOKE INSERT, UPDATE, DELETE ON chain.canonical_root, chain.canonical_slots, chain.root_change, chain.named_root, chain.covered FROM sessionwatch_writer;
+REVOKE INSERT, UPDATE, DELETE ON chain.canonical_root, chain.canonical_slots, chain.root_change, chain.named_root, chain.root_author, chain.covered FROM sessionwatch_writer;
 GRANT SELECT ON ALL TABLES IN SCHEMA watch TO sessionwatch_writer;
 
 GRANT USAGE ON SCHEMA watch TO sessionwatch_reader;

@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from indexer.chain.logs import fetch_logs_by_hash
-from indexer.chain.rpc import Node
+from indexer.chain.rpc import Node, NodeRefusedError
 from indexer.core.audit_changes import Change, Reason, Stored
 from indexer.core.audit_claims import Everyone
 from indexer.core.passes import LOGS_ACCOUNTS
 from indexer.core.roots import RootObservation, triggers_of
 from indexer.core.types import BlockHeader
-from indexer.errors import StatePrunedError
+from indexer.errors import NodeAnswerError, StatePrunedError
 from indexer.filters import Contracts, decode
 from indexer.history_logs import our_headers
 from indexer.ingest import Look, observe
 from indexer.silent import bisect
 from indexer.store.auditing import Covered, has_trigger
 from indexer.store.pool import Database
+
+# However a node words it: one account's past must not hold up everybody's audit.
+_PAST_UNREADABLE = (StatePrunedError, NodeRefusedError, NodeAnswerError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +59,9 @@ class Search:
 
     async def run(self) -> None:
         """Read until each change is known to its block, or the state between is gone."""
-        with contextlib.suppress(StatePrunedError):
+        with contextlib.suppress(*_PAST_UNREADABLE):
             await self._go_back()
-        with contextlib.suppress(StatePrunedError):
+        with contextlib.suppress(*_PAST_UNREADABLE):
             # The newest first: what is older than something lost is lost too.
             for first, last in reversed(list(pairwise(sorted(self.known)))):
                 await bisect(first, last, self.known, self._read_at)

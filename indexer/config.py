@@ -44,6 +44,7 @@ from indexer.core.presets import (
     MANAGERS,
     PRESETS,
     RETIRED,
+    ROUTERS,
 )
 from indexer.core.settings import AccountsMode, ChainSettings, Erc1155Mode
 from indexer.core.types import Address
@@ -304,6 +305,7 @@ def _chain(
         managers=value("managers", MANAGERS),
         factories=value("factories", FACTORIES),
         entry_points=value("entry_points", ENTRY_POINTS),
+        routers=value("routers", ROUTERS),
         implementations=value("implementations", IMPLEMENTATIONS),
         grace_seconds=value("grace_seconds", 600),
         audit_seconds=value("audit_seconds", 300),

@@ -351,6 +351,7 @@ class Follower:
                     if header.number in touched
                 ],
                 taken=(),
+                brief=True,
             )
             changes.extend(decided)
 

@@ -54,7 +54,11 @@ async def gather(
     rows.hints += answer.hints
     await _observe(node, settings, view, headers, triggers, rows)
     rows.attributions = attributions_of(
-        rows.roots, by_account(triggers), rows.hints, answer.known_inputs()
+        rows.roots,
+        by_account(triggers),
+        rows.hints,
+        answer.known_inputs(),
+        settings.managers,
     )
     return rows
 

@@ -96,7 +96,9 @@ async def fetch_roots_of(
     )
     await reading.silent_changes([a for a in sorted(silent) if members.watched(a, task.last)], task)
     rows = reading.rows
-    rows.attributions = attributions_of(rows.roots, grouped, stored.hints, stored.known_inputs)
+    rows.attributions = attributions_of(
+        rows.roots, grouped, stored.hints, stored.known_inputs, settings.managers
+    )
     used = rows.block_numbers()
     return Payment(
         task,

@@ -211,7 +211,7 @@ async def fetch_bodies(
                 found = decode_bodies(transaction.input, entry_point, settings.chain_id)
             except DecodeError:
                 found = ()  # not a handleOps: whoever called the entry point did it otherwise
-            decoded[key] = {body.user_op_hash: body for body in found}
+            decoded[key] = {body.user_op_hash: body.believed(settings.routers) for body in found}
         assert trigger.user_op_hash is not None
         body = decoded[key].get(trigger.user_op_hash)
         if body is not None:
@@ -367,13 +367,17 @@ def attributions_of(
     triggers: Mapping[tuple[int, Address], Sequence[Trigger]],
     hints: Iterable[RootHint],
     known_inputs: Collection[Hash32],
+    managers: Collection[Address],
 ) -> list[RootAttribution]:
     """Name who changed what, for every root that was read because of a trigger.
 
-    `known_inputs` are the operations whose input was decoded.
+    `known_inputs` are the operations whose input was decoded. A signature says something of
+    sessions only where it is one for a watched manager: other modules may look like one.
     """
     by_key: dict[tuple[int, Address], list[RootHint]] = {}
     for hint in hints:
+        if hint.evidence == "signature" and hint.manager not in managers:
+            continue
         by_key.setdefault((hint.block_number, hint.account), []).append(hint)
     return [
         attribute(observation, triggers[key], by_key.get(key, ()), known_inputs=known_inputs)

@@ -109,18 +109,29 @@ def test_a_long_refusal_costs_no_square(text: str) -> None:
 
 
 def test_a_signature_cannot_ask_for_more_hashes_than_it_has_words() -> None:
-    """Sessions of a router's signature that all point at one long proof are not followed."""
-    proof = word(2_000) + b"\x01" * 32 * 2_000
-    session = word(0) + word(0) + word(b"\x22" * 20) + word(192) + word(224)
-    session += word(224 + len(proof)) + word(0) + proof + word(0)
+    """Sessions of a router's signature that share one long proof: it is hashed once, or not at all.
 
-    def signature(count: int) -> bytes:
-        heads = word(count) + word(32 * count) * count + session
+    The contract takes calls that share one session; sessions of their own with a proof in common
+    no encoder writes.
+    """
+    proof = word(2_000) + b"\x01" * 32 * 2_000
+
+    def signature(calls: int, sessions: int) -> bytes:
+        first, tails = 32 * calls, 192 * sessions
+        heads = word(calls) + b"".join(word(first + 192 * (n % sessions)) for n in range(calls))
+        for n in range(sessions):
+            data = tails - 192 * n
+            heads += word(0) + word(0) + word(b"\x22" * 20)
+            heads += word(data) + word(data + 32) + word(data + 32 + len(proof))
+        heads += word(0) + proof + word(0)
         inner = word(at.MANAGER) + word(96) + word(96 + len(heads)) + heads + word(0)
         return word(64) + word(b"\x33" * 20) + word(len(inner)) + inner
 
-    assert len(decode_signature(signature(1)).sessions) == 1
-    assert decode_signature(signature(7)).sessions == ()
+    assert len(decode_signature(signature(1, 1)).sessions) == 1
+    shared = decode_signature(signature(7, 1)).sessions
+    assert (len(shared), len(set(map(id, shared)))) == (7, 1)
+    assert decode_signature(signature(7, 7)).sessions == ()
+    assert decode_signature(signature(101, 1)).sessions == ()
 
 
 async def test_a_data_folder_that_others_may_write_is_refused(tmp_path: Path) -> None:

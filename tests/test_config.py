@@ -128,6 +128,7 @@ def test_every_key_can_be_given(file: Path) -> None:
         factories = ["{MANAGER}"]
         entry_points = ["{MANAGER}"]
         implementations = ["{MANAGER}"]
+        routers = []
         grace_seconds = 0
         audit_seconds = 0
         retention_blocks = 10000
@@ -150,6 +151,7 @@ def test_every_key_can_be_given(file: Path) -> None:
     }
     assert (chain.poll_seconds, chain.grace_seconds, chain.audit_seconds) == (2.0, 0, 0)
     assert chain.retention_blocks == 10_000
+    assert chain.routers == ()
     assert chain.traces == "debug"
     assert chain.session_layouts == {manager: ("session_key", "recipient", "token_id")}
     assert chain.endpoint_names == ("endpoint-1", "endpoint-2")

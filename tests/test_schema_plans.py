@@ -113,7 +113,8 @@ async def filled(postgres_url: str, template_database: str) -> AsyncIterator[Con
         async with opened.transaction():
             await opened.execute(FILL)
         await opened.execute(
-            "UPDATE chain.chain SET finalized_number = 4000, indexed_number = 5000"
+            "UPDATE chain.chain SET finalized_number = 4000, indexed_number = 5000,"
+            f" managers = ARRAY[{MANAGER}]::bytea[]"
         )
         await opened.execute("VACUUM ANALYZE")
         yield opened

@@ -56,6 +56,7 @@ async def stored(connection: Connection, root: bytes, *leaves: bytes, **values: 
 @pytest.fixture
 async def chain(connection: Connection) -> Connection:
     await make_chain(connection, final=10, tip=20)
+    await connection.execute("UPDATE chain.chain SET managers = $1", [MANAGER])
     return connection
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from indexer.chain import wire
-from indexer.chain.refusals import meaning_of, typed
+from indexer.chain.refusals import typed
 from indexer.chain.rpc import Node, NodeRefusedError
 from indexer.core.types import Address, Hash32
 
 _METHOD = "eth_getProof"
-_NOT_FOR_GOOD = frozenset({"block_unknown", "beyond_head", "pruned", "rate"})
+_METHOD_NOT_FOUND = -32601
+_NO_SUCH_METHOD = re.compile(
+    r"method .*(not (found|supported|available|allowed|exist)|does not exist|disabled)"
+    r"|unsupported method|not whitelisted",
+    re.IGNORECASE,
+)
 
 
 class _RawProof(msgspec.Struct, gc=False, rename="camel"):
@@ -27,9 +34,9 @@ async def read_storage_root(node: Node, contract: Address, block_hash: Hash32) -
     try:
         proof = await node.call(_METHOD, params, _RawProof)
     except NodeRefusedError as error:
-        if meaning_of(error) in _NOT_FOR_GOOD:
-            raise typed(error) from None
-        return None
+        if error.code == _METHOD_NOT_FOUND or _NO_SUCH_METHOD.search(error.text):
+            return None
+        raise typed(error) from None
     try:
         return wire.hash32(proof.storage_hash)
     except ValueError as error:

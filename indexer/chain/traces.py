@@ -18,7 +18,7 @@ from indexer.chain.rpc import Node
 from indexer.core.settings import TraceMode
 from indexer.core.traces import INPUT_BYTES, TracedCall
 from indexer.core.types import Hash32
-from indexer.errors import BlockUnknownError, NodeError
+from indexer.errors import BlockUnknownError, NodeError, RangeTooLargeError
 
 TRACES_PER_REQUEST = 10
 """A trace repeats the input of every call inside, and some are megabytes."""
@@ -89,11 +89,17 @@ async def fetch_traces(
     Raises what the node raises for any of them, a transaction it does not know included; and
     NodeAnswerError for a trace that cannot be, or that says to be of another block.
     """
+    read = _read_traces if mode == "trace" else _read_frames
     found: dict[Hash32, list[TracedCall]] = {}
     for start in range(0, len(transactions), TRACES_PER_REQUEST):
         chunk = transactions[start : start + TRACES_PER_REQUEST]
-        read = _read_traces if mode == "trace" else _read_frames
-        found |= zip(chunk, await read(node, block_hash, chunk), strict=True)
+        try:
+            found |= zip(chunk, await read(node, block_hash, chunk), strict=True)
+        except RangeTooLargeError:
+            if len(chunk) == 1:
+                raise
+            for one in chunk:
+                (found[one],) = await read(node, block_hash, [one])
     return found
 
 

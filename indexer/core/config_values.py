@@ -275,6 +275,7 @@ CHAIN_KEYS: Mapping[str, Key] = {
     "erc1155": Key("list", _erc1155, 'a list of contract addresses, "touching" or "all"'),
     "managers": Key("list", _some_addresses, _CONTRACTS),
     "factories": Key("list", _some_addresses, _CONTRACTS),
+    "routers": Key("list", _addresses, "a list of contract addresses"),
     "entry_points": Key("list", _some_addresses, _CONTRACTS),
     "implementations": Key("list", _some_addresses, _CONTRACTS),
     "traces": Key("text", _choice("off", "debug", "trace"), "off, debug or trace"),

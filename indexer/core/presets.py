@@ -29,6 +29,11 @@ MANAGER_UNRELEASED = _address("0x000000D2767851a67dc5881B60B00eE01d17869a")
 """In the deploy script for three days of September 2023, in no SDK: not watched by default."""
 
 MANAGERS = (MANAGER_V1_0_1, MANAGER_V1_0_0)
+# BatchedSessionRouter, the SDK's default and the one before it.
+ROUTERS = (
+    _address("0x00000D09967410f8C76752A104c9848b57ebba55"),
+    _address("0x000008dA71757C0E1D83CE56c823e25Aa49bC058"),
+)
 FACTORIES = (FACTORY_V2,)
 ENTRY_POINTS = (ENTRY_POINT_V06,)
 IMPLEMENTATIONS = (IMPLEMENTATION_200,)

@@ -320,17 +320,9 @@ class RememberedSearches:
 
     def __call__(self, bases: Sequence[Base], root: Hash32) -> Search:
         """Return search_root(bases, root)."""
-        asked = blake2b(root, digest_size=32)
-        for base in bases[:_MOST_BASES]:
-            asked.update(b"%d %d " % (base.base_id, len(base.leaves)))
-            asked.update(b"".join(base.leaves))
-            asked.update(repr(base.statuses).encode())
-        # Whether there were more than are tried is part of the answer.
-        asked.update(b"%d" % len(bases))
-        key = asked.digest()
-        answer = self._answers.get(key)
+        key = self._key(bases, root)
+        answer = self._remembered(key)
         if answer is not None:
-            self._answers.move_to_end(key)
             return answer
         self.made += 1
         answer = search_root(bases, root)
@@ -339,3 +331,23 @@ class RememberedSearches:
             if len(self._answers) > self._size:
                 self._answers.popitem(last=False)
         return answer
+
+    def known(self, bases: Sequence[Base], root: Hash32) -> Search | None:
+        """Return the answer if it is remembered."""
+        return self._remembered(self._key(bases, root))
+
+    def _remembered(self, key: bytes) -> Search | None:
+        answer = self._answers.get(key)
+        if answer is not None:
+            self._answers.move_to_end(key)
+        return answer
+
+    def _key(self, bases: Sequence[Base], root: Hash32) -> bytes:
+        asked = blake2b(root, digest_size=32)
+        for base in bases[:_MOST_BASES]:
+            asked.update(b"%d %d " % (base.base_id, len(base.leaves)))
+            asked.update(b"".join(base.leaves))
+            asked.update(repr(base.statuses).encode())
+        # Whether there were more than are tried is part of the answer.
+        asked.update(b"%d" % len(bases))
+        return asked.digest()

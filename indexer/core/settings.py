@@ -46,6 +46,8 @@ class ChainSettings:
     """How far below finality raw detail is kept; None: for ever."""
     end_block: int | None = None
     """The chain's last block by the operator's word; nothing above it is followed or stored."""
+    routers: tuple[Address, ...] = ()
+    """Batched session routers: the modules whose signatures carry sessions of several calls."""
     traces: TraceMode = "off"
     """Whether traces are asked for to settle who changed a root."""
     session_layouts: Mapping[Address, Layout] = field(default_factory=dict)

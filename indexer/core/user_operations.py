@@ -9,7 +9,7 @@ BatchedSessionRouterModule.sol of bcnmy/scw-contracts.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from indexer.core.abi import (
     ByteBudget,
@@ -43,6 +43,8 @@ _OPS_PER_AGGREGATOR_HEAD = 3 * _WORD
 _SESSION_HEAD = 6 * _WORD
 _SIGNATURE_EXPANSION = 2
 """No encoder shares bytes inside a signature, and each 32 bytes of a proof cost a hash here."""
+MAX_SESSIONS_PER_SIGNATURE = 100
+"""Of a batch with more calls than this no session is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,17 @@ class UserOperationBody:
     validation_module: Address | None
     calls: tuple[Call, ...]
     sessions: tuple[SessionParameters, ...]
+
+    def believed(self, routers: Collection[Address]) -> UserOperationBody:
+        """Return it without the sessions that a module which is no router claims for a manager.
+
+        Any module may take a signature of that shape and ask no manager. Where the module itself
+        is named as the manager, what it says counts if it is one that is watched.
+        """
+        claimed = any(one.manager != self.validation_module for one in self.sessions)
+        if not claimed or self.validation_module in routers:
+            return self
+        return replace(self, sessions=())
 
     def session_of_call(self, call_index: int) -> int | None:
         """Return which of `sessions` stands for a call; None: none, or it cannot be told.
@@ -256,9 +269,16 @@ def _router_sessions(data: bytes) -> Iterator[SessionParameters]:
     manager = address_at(data, 0)
     first, count = array_at(data, tail_at(data, 0, _WORD))
     bytes_at(data, tail_at(data, 0, 2 * _WORD))  # the session key's signature
+    if count > MAX_SESSIONS_PER_SIGNATURE:
+        raise DecodeError(f"{count} sessions in one signature")
     budget = ByteBudget(data, _SIGNATURE_EXPANSION)
+    # The contract takes calls that share one session; each is read once.
+    found: dict[int, SessionParameters] = {}
     for head in range(first, first + count * _WORD, _WORD):
-        yield _session(data, tail_at(data, first, head), manager, budget)
+        at = tail_at(data, first, head)
+        if at not in found:
+            found[at] = _session(data, at, manager, budget)
+        yield found[at]
 
 
 def _session(data: bytes, at: int, manager: Address, budget: ByteBudget) -> SessionParameters:

@@ -111,7 +111,9 @@ SELECT r.chain_id, r.block_number, r.manager, r.account
   FROM chain.root_change AS r
   LEFT JOIN chain.root_attribution AS t ON t.chain_id = r.chain_id
    AND t.block_number = r.block_number AND t.manager = r.manager AND t.account = r.account
- WHERE r.chain_id = $1 AND coalesce(t.evidence, 'state') = 'state'
+ WHERE r.chain_id = $1
+   AND (coalesce(t.evidence, 'state') = 'state'
+        OR (t.attribution = 'module' AND t.module IS NULL AND t.evidence <> 'trace'))
 ON CONFLICT DO NOTHING"""
 
 _TAKE_OVER = """

@@ -11,7 +11,7 @@ from indexer.core.types import Address
 if TYPE_CHECKING:
     from indexer.store.chain_row import Connection
 
-_ROWS_AT_ONCE = 5_000
+_ROWS_AT_ONCE = 500
 
 _USES = """
 SELECT block_number, log_index, use_index, session_validation_module, session_key_data

@@ -53,12 +53,19 @@ ON CONFLICT (chain_id, account, block_number, block_hash) DO UPDATE
  WHERE account_observation.tainted <> excluded.tainted
     OR NOT account_observation.enabled_managers @> excluded.enabled_managers"""
 
+# Read again, a block may tell more: its logs were omitted, or its inputs are there by now. What a
+# trace has settled stays, unless an input or an event says it itself.
 _INSERT_ATTRIBUTIONS = """
 INSERT INTO chain.root_attribution (chain_id, block_number, manager, account, evidence,
     attribution, transaction_hash, user_op_hash, leaf, contradicting_evidence, contradicting_root)
 SELECT $1, * FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::text[], $6::text[],
     $7::bytea[], $8::bytea[], $9::bytea[], $10::text[], $11::bytea[])
-ON CONFLICT DO NOTHING"""
+ON CONFLICT (chain_id, block_number, manager, account) DO UPDATE
+   SET evidence = excluded.evidence, attribution = excluded.attribution,
+       transaction_hash = excluded.transaction_hash, user_op_hash = excluded.user_op_hash,
+       leaf = excluded.leaf, contradicting_evidence = excluded.contradicting_evidence,
+       contradicting_root = excluded.contradicting_root
+ WHERE excluded.evidence <> 'state' OR root_attribution.evidence = 'state'"""
 
 # Two lanes may come by the same transaction: of operations of different accounts.
 _INSERT_BUNDLES = """
@@ -97,7 +104,8 @@ SELECT DISTINCT r.chain_id, r.block_number, r.manager, r.account
    AND r.account = seen.account AND r.block_number = near.block_number
   LEFT JOIN chain.root_attribution AS t ON t.chain_id = r.chain_id
    AND t.block_number = r.block_number AND t.manager = r.manager AND t.account = r.account
- WHERE coalesce(t.evidence, 'state') = 'state'
+ WHERE (coalesce(t.evidence, 'state') = 'state'
+        OR (t.attribution = 'module' AND t.module IS NULL AND t.evidence <> 'trace'))
    AND EXISTS (SELECT FROM chain.chain AS c
                 WHERE c.chain_id = $1 AND c.settings ->> 'traces' IN ('debug', 'trace'))
 ON CONFLICT DO NOTHING"""
@@ -136,6 +144,8 @@ async def write_observations(
             [o.tainted for o in distinct],
         )
     if attributions:
+        distinct_keys = {(a.block_number, a.manager, a.account): a for a in attributions}
+        attributions = list(distinct_keys.values())
         await connection.execute(
             _INSERT_ATTRIBUTIONS,
             chain_id,

@@ -31,6 +31,8 @@ _UNAVAILABLE = (
     asyncpg.ReadOnlySQLTransactionError,
     # a statement or connection that an operator, or a timeout of theirs, has ended
     asyncpg.OperatorInterventionError,
+    # ALTER DATABASE … ALLOW_CONNECTIONS false, as while it is moved or restored
+    asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
 
@@ -161,6 +163,7 @@ def _why(error: Exception) -> str:
         (asyncpg.DiskFullError, "its disk is full"),
         (asyncpg.OutOfMemoryError, "it is out of memory"),
         (asyncpg.ReadOnlySQLTransactionError, "it accepts no writes"),
+        (asyncpg.ObjectNotInPrerequisiteStateError, "it accepts no connections"),
     ):
         if isinstance(error, kinds):
             return words

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from indexer.core.attribution import Attribution, RootAttribution
 from indexer.core.types import Address, Hash32
 from indexer.store.chain_row import Connection, lock_chain
+from indexer.store.copying import BundleRow
+from indexer.store.observations import write_bundles
 from indexer.store.pool import Database
 from indexer.store.rows import Disagreement
 from indexer.store.verdict_queue import enqueue
@@ -38,6 +40,11 @@ class TraceWrite:
     root: Hash32
     module: Address | None
     user_op_hash: Hash32 | None
+    by_session: bool
+    """A session key signed the operation, whichever it was."""
+    sender: Address
+    called: Address | None
+    """Who sent the transaction to whom; None: it made a contract."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +66,16 @@ DELETE FROM chain.trace_queue AS q
 _QUESTIONS = """
 SELECT q.block_number, r.block_hash, q.manager, q.account, r.root,
        CASE WHEN t.transaction_hash IS NOT NULL THEN ARRAY[t.transaction_hash::bytea]
-            ELSE acted.hashes END AS transactions
+            WHEN tainted.ever THEN '{}' ELSE acted.hashes END AS transactions
   FROM chain.trace_queue AS q
   JOIN chain.canonical_root AS r ON r.chain_id = q.chain_id AND r.block_number = q.block_number
    AND r.manager = q.manager AND r.account = q.account
-  LEFT JOIN chain.root_attribution AS t ON t.chain_id = q.chain_id
+  LEFT JOIN chain.root_author AS t ON t.chain_id = q.chain_id
    AND t.block_number = q.block_number AND t.manager = q.manager AND t.account = q.account
+ CROSS JOIN LATERAL (
+      SELECT EXISTS (SELECT FROM chain.canonical_slots AS s
+                      WHERE s.chain_id = q.chain_id AND s.account = q.account
+                        AND s.block_number <= q.block_number AND s.tainted) AS ever) AS tainted
  CROSS JOIN LATERAL (
       SELECT coalesce(array_agg(a.transaction_hash ORDER BY a.log_index), '{}') AS hashes
         FROM (SELECT u.transaction_hash::bytea AS transaction_hash, u.log_index
@@ -120,8 +131,10 @@ DELETE FROM chain.trace_queue
 
 # The leaf of a session that signed the operation, if it was one session that did.
 _SIGNED = """
-SELECT count(DISTINCT leaf) AS leaves, min(leaf::bytea) AS leaf FROM chain.session_use
- WHERE chain_id = $1 AND block_number = $2 AND user_op_hash = $3 AND account = $4"""
+SELECT count(DISTINCT u.leaf) AS leaves, min(u.leaf::bytea) AS leaf
+  FROM chain.session_use AS u JOIN chain.chain AS c USING (chain_id)
+ WHERE u.chain_id = $1 AND u.block_number = $2 AND u.user_op_hash = $3 AND u.account = $4
+   AND u.manager = ANY (c.managers)"""
 
 _SETTLE = """
 INSERT INTO chain.root_attribution AS t (chain_id, block_number, manager, account, evidence,
@@ -133,8 +146,16 @@ ON CONFLICT (chain_id, block_number, manager, account) DO UPDATE
        leaf = excluded.leaf, module = excluded.module"""
 
 _CONTRADICT = """
-UPDATE chain.root_attribution SET contradicting_evidence = 'trace', contradicting_root = $5
- WHERE chain_id = $1 AND block_number = $2 AND manager = $3 AND account = $4"""
+INSERT INTO chain.root_attribution AS t (chain_id, block_number, manager, account, evidence,
+    attribution, contradicting_evidence, contradicting_root)
+VALUES ($1, $2, $3, $4, 'state', 'none', 'trace', $5)
+ON CONFLICT (chain_id, block_number, manager, account) DO UPDATE
+   SET contradicting_evidence = 'trace', contradicting_root = excluded.contradicting_root"""
+_SHOWN = """
+SELECT manager, account, block_number, state_root, evidence, evidence_root
+  FROM watch.root_disagreement
+ WHERE chain_id = $1 AND block_number = $2 AND manager = evidence.hex($3)
+   AND account = evidence.hex($4)"""
 
 # No log names these; below the log indexes there is room for the transaction's place.
 _HINTS = """
@@ -168,10 +189,19 @@ async def settle(
             if not answer.writes:
                 continue
             await connection.execute(_HINTS, *key, *_columns(answer.writes))
+            await write_bundles(
+                connection,
+                chain_id,
+                [
+                    BundleRow(question.block_number, w.transaction_hash, w.sender, w.called)
+                    for w in answer.writes
+                ],
+            )
             found = await _attribution(connection, chain_id, answer)
             if found.contradiction is not None:
                 await connection.execute(_CONTRADICT, *key, found.contradiction[1])
-                disagreements.append(_disagreement(question, found.contradiction[1]))
+                shown = await connection.fetch(_SHOWN, *key)
+                disagreements += [Disagreement(**dict(row)) for row in shown]
             else:
                 settled += 1
                 await connection.execute(
@@ -185,17 +215,6 @@ async def settle(
                 )
                 await enqueue(connection, chain_id, {(question.manager, question.account)})
     return settled, disagreements
-
-
-def _disagreement(question: Question, traced: Hash32) -> Disagreement:
-    return Disagreement(
-        manager=f"0x{question.manager.hex()}",
-        account=f"0x{question.account.hex()}",
-        block_number=question.block_number,
-        state_root=f"0x{question.root.hex()}",
-        evidence="trace",
-        evidence_root=f"0x{traced.hex()}",
-    )
 
 
 def _columns(writes: Sequence[TraceWrite]) -> tuple[list[object], ...]:
@@ -218,7 +237,7 @@ async def _attribution(connection: Connection, chain_id: int, answer: Answer) ->
             _SIGNED, chain_id, question.block_number, last.user_op_hash, question.account
         )
         assert signed is not None
-        if signed["leaves"]:
+        if signed["leaves"] or last.by_session:
             attribution = "session_key"
             leaf = Hash32(signed["leaf"]) if signed["leaves"] == 1 else None
     if last.module is not None and attribution != "session_key":

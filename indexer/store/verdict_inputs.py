@@ -93,7 +93,7 @@ SELECT seen.manager, seen.account, seen.block_number, seen.block_time, seen.root
          FROM chain.canonical_root AS o
         WHERE o.chain_id = $1 AND o.manager = m.manager AND o.account = a.account
        WINDOW each AS (ORDER BY o.block_number)) AS seen
-  LEFT JOIN chain.root_attribution AS t
+  LEFT JOIN chain.root_author AS t
     ON t.chain_id = $1 AND t.block_number = seen.block_number AND t.manager = seen.manager
    AND t.account = seen.account
  WHERE seen.nth = 1 OR seen.root <> seen.before

@@ -16,11 +16,12 @@ from typing import Any, Final
 
 import asyncpg
 
+from indexer.core.root_search import RememberedSearches
 from indexer.core.types import Address
 from indexer.core.verdicts import Cause, Decision, Settings, Severity, Verdict, decide
 from indexer.store.chain_row import Connection
 from indexer.store.pool import Database
-from indexer.store.searches import SEARCHES
+from indexer.store.searches import SEARCHES, BriefSearches, SearchDeferredError
 from indexer.store.verdict_inputs import Key, load_histories, load_inputs
 from indexer.store.verdict_queue import QueuedKey, dequeue, enqueue, queued_keys
 
@@ -146,6 +147,7 @@ async def decide_touched(
     settings: Settings,
     touched: Touched,
     taken: Sequence[QueuedKey] | None = None,
+    brief: bool = False,
 ) -> list[VerdictChange]:
     """Decide each key as of each of its blocks, write what differs, notify, and say it.
 
@@ -155,8 +157,10 @@ async def decide_touched(
     grace at the blocks before it is judged no later than their own time.
 
     Removes the decided keys from the queue: all of them, or, given `taken`, those that ask for
-    no reading and those still as they were taken.
+    no reading and those still as they were taken. `brief`: keys whose decision needs long searches
+    are queued instead, for who holds nobody up.
     """
+    search: BriefSearches | RememberedSearches = BriefSearches() if brief else SEARCHES
     by_key: dict[Key, list[tuple[int, int]]] = {}
     for block_number, block_time, keys in touched:
         for key in sorted(keys):
@@ -167,7 +171,7 @@ async def decide_touched(
         chunk = {key: by_key[key] for key in every[start : start + _KEYS_AT_ONCE]}
         # The queue first: an input that is committed after this leaves its row there.
         await dequeue(connection, chain_id, chunk, taken)
-        changes += await _decide_chunk(connection, chain_id, confirmed_at, settings, chunk)
+        changes += await _decide_chunk(connection, chain_id, confirmed_at, settings, chunk, search)
     changes.sort(key=lambda change: (change.block_number, change.manager, change.account))
     await connection.execute(_NOTIFY, [_payload(chain_id, change) for change in changes])
     return changes
@@ -179,6 +183,7 @@ async def _decide_chunk(
     confirmed_at: datetime,
     settings: Settings,
     chunk: dict[Key, list[tuple[int, int]]],
+    search: BriefSearches | RememberedSearches,
 ) -> list[VerdictChange]:
     confirmed = confirmed_at.timestamp()
     histories = await load_histories(connection, chain_id, chunk)
@@ -192,6 +197,7 @@ async def _decide_chunk(
     moved: list[dict[str, Any]] = []
     new: list[dict[str, Any]] = []
     changes: list[VerdictChange] = []
+    deferred: list[Key] = []
     for key, blocks in chunk.items():
         held = open_rows.get(key)
         ordered = blocks if held is None else _not_before(held, blocks)
@@ -203,14 +209,18 @@ async def _decide_chunk(
                 # A search takes some 0.1 s: whoever waits for the loop goes first.
                 searched = SEARCHES.made
                 await asyncio.sleep(0)
-            decision = decide(
-                inputs,
-                head_number=block_number,
-                head_time=block_time,
-                confirmed_at=clock,
-                settings=settings,
-                search=SEARCHES,
-            )
+            try:
+                decision = decide(
+                    inputs,
+                    head_number=block_number,
+                    head_time=block_time,
+                    confirmed_at=clock,
+                    settings=settings,
+                    search=search,
+                )
+            except SearchDeferredError:
+                deferred.append(key)
+                break
             if held is None and decision.verdict == "empty" and not inputs.changes:
                 # Most accounts never have a session: no row says the same, a million times over.
                 continue
@@ -231,6 +241,8 @@ async def _decide_chunk(
             new.append(row)
             held = row
     await _write(connection, closed, moved, new)
+    if deferred:
+        await enqueue(connection, chain_id, deferred)
     return changes
 
 

@@ -23,6 +23,7 @@ from tests.schema_rows import CHAIN, address, hash32, insert, make_chain, observ
 
 MANAGER, ALICE, MODULE = Address(address(0xAA)), Address(address(1)), Address(address(0x30))
 ROOT, OTHER = Hash32(hash32(0xA)), Hash32(hash32(0xB))
+BUNDLER = Address(address(0xBD))
 TX, OP, LEAF = Hash32(hash32(0x71)), Hash32(hash32(0x0B)), Hash32(hash32(0x1EAF))
 
 
@@ -36,7 +37,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 async def chain(connection: Connection) -> Connection:
     """A change at block 12 that waits; the epoch is 1."""
     await make_chain(connection, final=10, tip=20)
-    await connection.execute("UPDATE chain.chain SET epoch = 1")
+    await connection.execute("UPDATE chain.chain SET epoch = 1, managers = $1", [MANAGER])
     await observe(connection, 12, ROOT)
     await wait_for_trace(connection, 12)
     return connection
@@ -50,6 +51,7 @@ async def wait_for_trace(connection: Connection, block: int) -> None:
 
 def write(root: Hash32 = ROOT, **values: object) -> TraceWrite:
     given = {"module": None, "user_op_hash": None, "transaction_index": 3, "write_index": 0}
+    given |= {"by_session": False, "sender": BUNDLER, "called": MANAGER}
     return TraceWrite(transaction_hash=TX, root=root, **(given | values))  # type: ignore[arg-type]
 
 
@@ -113,6 +115,7 @@ async def test_a_change_is_looked_for_so_often_and_no_more(
         ({"user_op_hash": OP}, [LEAF], ("session_key", text(OP), text(LEAF), None)),
         ({"user_op_hash": OP}, [LEAF, LEAF], ("session_key", text(OP), text(LEAF), None)),
         ({"user_op_hash": OP}, [LEAF, OTHER], ("session_key", text(OP), None, None)),
+        ({"user_op_hash": OP, "by_session": True}, [], ("session_key", text(OP), None, None)),
     ],
 )
 async def test_the_last_write_names_who_did_it(
@@ -126,7 +129,7 @@ async def test_the_last_write_names_who_did_it(
     for index, leaf in enumerate(leaves):
         await insert(
             chain, "chain.session_use", block_number=12, use_index=index, user_op_hash=OP,
-            account=ALICE, leaf=leaf,
+            account=ALICE, leaf=leaf, manager=MANAGER,
         )  # fmt: skip
     answer = Answer(await asked(database), (write(OTHER), write(write_index=1, **given)))
     assert await settle(database, CHAIN, 1, [answer]) == (1, [])
