@@ -64,6 +64,7 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     settings.py         the frozen settings of one chain
     presets.py          chains and contracts known by name
     config_values.py    from a configured value to a typed one, or what is wrong with it
+    key_text.py         hides what looks like a private key where input is quoted
     passes.py           the passes that a configuration asks for, and the logs each needs
     debt.py             coverage subtracted from what is asked for
     audit_claims.py     which rows an audit compares: those of covered passes

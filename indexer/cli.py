@@ -23,6 +23,7 @@ from indexer.cli_common import (
     print_json,
     read_settings,
     report_error,
+    report_usage_error,
     run_async,
     with_database,
 )
@@ -210,7 +211,12 @@ def status(context: click.Context, as_json: bool) -> None:
 
 @cli.group()
 def schema() -> None:
-    """Prepare the database: its tables, views, roles."""
+    """Prepare the database: its tables, views, roles.
+
+    \b
+    EXAMPLE
+      sessionwatch schema apply --dry-run
+    """  # noqa: D301
 
 
 @schema.command()
@@ -340,7 +346,7 @@ def execute(arguments: Sequence[str]) -> int:
         click.echo("aborted", err=True)
         return 130
     except click.ClickException as error:
-        error.show()
+        report_usage_error(error)
         return EXIT_USAGE
     except KeyboardInterrupt:
         return 130

@@ -5,6 +5,7 @@ Nothing heavy is imported here: `sessionwatch --help` answers at once.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from indexer.core.key_text import hide_keys
 from indexer.errors import EXIT_FATAL, EXIT_STUCK, FatalError, SessionwatchError, UsageError
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ def configured_chain(settings: Settings, name: str) -> ChainSettings:
     chain = settings.chain(name)
     if chain is None:
         known = ", ".join(one.name for one in settings.chains)
-        raise UsageError(f"no chain {name!r} is configured", remedy=f"configured are: {known}")
+        raise UsageError(_no_chain(name, "configured"), remedy=f"configured are: {known}")
     return chain
 
 
@@ -123,7 +125,11 @@ def known_chain_id(settings: Settings | None, name: str) -> int:
         return PRESETS[name].chain_id
     configured = [one.name for one in settings.chains] if settings is not None else []
     known = dict.fromkeys([*configured, *PRESETS])
-    raise UsageError(f"no chain {name!r} is known", remedy=f"known are: {', '.join(known)}")
+    raise UsageError(_no_chain(name, "known"), remedy=f"known are: {', '.join(known)}")
+
+
+def _no_chain(name: str, what: str) -> str:
+    return f"no chain {hide_keys(repr(name))} is {what}"
 
 
 def session_layouts(settings: Settings | None, chain_ids: Collection[int]) -> dict[Address, Layout]:
@@ -219,6 +225,13 @@ def _leaves(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for part in error.exceptions for leaf in _leaves(part)]
     return [error]
+
+
+def report_usage_error(error: click.ClickException) -> None:
+    """Say on stderr what click refused; a private key in a wrong place is not repeated."""
+    said = io.StringIO()
+    error.show(file=said)
+    click.echo(hide_keys(said.getvalue()), err=True, nl=False)
 
 
 def report_error(error: BaseException) -> int:

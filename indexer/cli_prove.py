@@ -126,7 +126,8 @@ def _shown(chosen: Chosen, signature: bytes | None) -> dict[str, Any]:
 
 def _print_proof(chosen: Chosen, shown: dict[str, Any], *, signed: bool) -> None:
     session, at = chosen.proved.session, shown["session_key_signature_at"]
-    print_line("set", f"{chosen.label}, session {shown['index']} of {len(chosen.sessions)}")
+    print_line("set", f"{chosen.label} ({len(chosen.sessions)} sessions, counted from 0)")
+    print_line("index", shown["index"])
     for name in ("chain_id", "account", "manager", "root", "leaf"):
         print_line(name, shown[name])
     for name, seconds in (

@@ -38,7 +38,12 @@ if TYPE_CHECKING:
 
 @click.group()
 def sessions() -> None:
-    """Keep the session sets that clients registered."""
+    """Keep the session sets that clients registered.
+
+    \b
+    EXAMPLE
+      sessionwatch sessions import sessions.json --chain mumbai --account 0x5F…
+    """  # noqa: D301
 
 
 @sessions.command("import")
@@ -116,6 +121,7 @@ def import_file(
         plans = with_database(settings.database, work)
     sets = [built for plan in plans for built in plan.sets]
     print_warnings([*document.warnings, *_nothing_wanted(document.sets, plans)])
+    print_warnings(() if dry_run else _unfollowed(settings, sets))
     if as_json:
         print_json([_shown(one) for one in sets])
     else:
@@ -137,6 +143,14 @@ def _nothing_wanted(lists: Sequence[ImportedSet], plans: Sequence[ListPlan]) -> 
                 f"{one.label}: the client calls every session REVOKED, and an empty set has no "
                 "root, so only the set of all of them is kept; setMerkleRoot(0) revokes them"
             )
+
+
+def _unfollowed(settings: Settings | None, sets: Sequence[SessionSet]) -> Iterator[str]:
+    """Warn of chains that a configuration with chains leaves out; without any it cannot tell."""
+    followed = {chain.chain_id for chain in settings.chains} if settings is not None else set()
+    for chain_id in dict.fromkeys(one.chain_id for one in sets) if followed else ():
+        if chain_id not in followed:
+            yield f"no [chains.*] with chain id {chain_id} is configured, so nothing follows it"
 
 
 def document_settings(context: click.Context, *, need_database: bool) -> Settings | None:

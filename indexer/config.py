@@ -37,6 +37,7 @@ from indexer.core.config_values import (
     is_loopback,
     show,
 )
+from indexer.core.key_text import hide_keys
 from indexer.core.presets import (
     ENTRY_POINTS,
     FACTORIES,
@@ -141,7 +142,8 @@ def load_settings(
         count = len(mistakes.lines)
         title = "a mistake" if count == 1 else f"{count} mistakes"
         raise ConfigurationError(
-            "\n  ".join([f"the configuration has {title}:", *mistakes.lines]),
+            # names of files, keys and variables are quoted, too
+            hide_keys("\n  ".join([f"the configuration has {title}:", *mistakes.lines])),
             remedy="correct it and run `sessionwatch check`"
             if file is not None
             else "write that file, or name another: --config FILE or $SESSIONWATCH_CONFIG",

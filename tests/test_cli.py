@@ -80,11 +80,10 @@ def _clean_logging() -> Iterator[None]:
 
 
 def verbs(command: click.Command = cli, path: str = "sessionwatch") -> Iterator[Any]:
+    yield pytest.param(command, path, id=path)
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
             yield from verbs(inner, f"{path} {name}")
-    else:
-        yield pytest.param(command, path, id=path)
 
 
 @pytest.mark.parametrize(("command", "path"), list(verbs()))
@@ -273,6 +272,7 @@ async def test_what_is_imported_can_be_listed_and_shown(database_url: str) -> No
     assert stored["manager"] == MANAGER.lower()
     again = await run("sessions", "import", "-", stdin=document, **env)
     assert (again.code, "was stored before" in again.err) == (0, True)
+    assert "follows" not in first.err + again.err
 
     (listed,) = json.loads((await run("sessions", "list", "--json", **env)).out)
     assert (listed["root"], listed["session_count"]) == (stored["root"], 1)
@@ -286,6 +286,28 @@ async def test_what_is_imported_can_be_listed_and_shown(database_url: str) -> No
     assert stored["leaves"][0] in (await run("sessions", "show", set_id, **env)).out
     missing = await run("sessions", "show", "999", **env)
     assert (missing.code, "no session set 999" in missing.err) == (2, True)
+
+
+async def test_sets_of_a_chain_that_nothing_follows_are_stored_with_a_warning(
+    database_url: str,
+) -> None:
+    """A preset is no configuration; where no chain at all is configured nobody can tell."""
+    env = with_database(database_url)
+    words = ["sessions", "import", "-", "--chain", "polygon", "--account", ACCOUNT]
+    stored = await run(*words, stdin=json.dumps([SESSION]), **env)
+    assert (stored.code, "session set 1 (all_leaves) stored" in stored.err) == (0, True)
+    warning = "warning: no [chains.*] with chain id 137 is configured, so nothing follows it\n"
+    assert stored.err.count(warning) == 1
+    del env["SESSIONWATCH_CHAINS__MUMBAI__RPC"]
+    again = await run(*words, stdin=json.dumps([SESSION]), **env)
+    assert (again.code, "follows" in again.err) == (0, False)
+
+
+async def test_a_dry_run_warns_of_no_chain(database_url: str) -> None:
+    """What is not stored needs nobody to follow it."""
+    words = ["sessions", "import", "-", "--chain", "polygon", "--account", ACCOUNT, "--dry-run"]
+    done = await run(*words, stdin=json.dumps([SESSION]), **with_database(database_url))
+    assert (done.code, "follows" in done.err) == (0, False)
 
 
 async def test_the_schema_is_applied_once(empty_database_url: str) -> None:

@@ -71,6 +71,13 @@ async def test_a_file_is_proved_without_a_database(case: dict[str, Any]) -> None
     assert shown["leaf"] == case["leaves"][last]
     assert (shown["set_id"], shown["index"]) == (None, last)
     assert "error" not in err
+    text = await run(
+        "sessions", "prove", "-", "--chain", "mumbai", "--account", case["account"],
+        "--index", str(last), stdin=json.dumps(case["sessions"]),
+    )  # fmt: skip
+    count = len(case["sessions"])
+    assert text.out.splitlines()[0].endswith(f" ({count} sessions, counted from 0)")
+    assert text.out.splitlines()[1].split() == ["index", str(last)]
 
 
 async def test_a_stored_session_is_proved_by_leaf_index_or_key(

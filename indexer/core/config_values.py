@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from eth_hash.auto import keccak
 
+from indexer.core.key_text import hide_keys
 from indexer.core.presets import PRESETS
 from indexer.core.session_layout import Layout, parse_layout
 from indexer.core.types import Address
@@ -44,7 +45,7 @@ class Key:
 
 
 def show(value: object) -> str:
-    """Write a value that is no secret as TOML would, at most 80 characters of it."""
+    """Write a value that is not meant to be secret as TOML would, at most 80 characters of it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
@@ -55,6 +56,7 @@ def show(value: object) -> str:
         text = f"a list of {len(value)}"
     else:
         text = str(value)
+    text = hide_keys(text)
     return text if len(text) <= 80 else text[:79] + "…"
 
 
@@ -72,8 +74,10 @@ def parse_address(value: object) -> Address:
         raise ValueMistakeError(show(value), "an address: 0x and 40 hex digits")
     digits = value.removeprefix("0x")
     if not value.startswith("0x") or not re.fullmatch(r"[0-9a-fA-F]{40}", digits):
-        count = f" ({len(digits)} digits)" if re.fullmatch(r"[0-9a-fA-F]*", digits) else ""
-        raise ValueMistakeError(show(value) + count, "an address: 0x and 40 hex digits")
+        shown = show(value)
+        if re.fullmatch(r"[0-9a-fA-F]*", digits) and digits in shown:
+            shown += f" ({len(digits)} digits)"
+        raise ValueMistakeError(shown, "an address: 0x and 40 hex digits")
     address = bytes.fromhex(digits)
     right = checksum_address(address)
     if value != right and digits not in {digits.lower(), digits.upper()}:

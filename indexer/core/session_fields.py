@@ -11,6 +11,7 @@ import re
 from typing import Final
 
 from indexer.core.abi import keccak
+from indexer.core.key_text import hide_keys
 from indexer.core.types import Address
 
 MAX_QUOTED_CHARACTERS: Final = 42
@@ -31,10 +32,10 @@ class FieldError(ValueError):
 
 
 def printable(text: str, limit: int = MAX_QUOTED_CHARACTERS) -> str:
-    """Return the text without control characters, capped; too long ones only by their length."""
-    if len(text) > limit:
-        return f"a text of {len(text)} characters"
-    return '"' + "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text) + '"'
+    """Return the text in quotes without control characters; too long ones only by their length."""
+    plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    quoted = hide_keys(f'"{plain}"')
+    return quoted if len(quoted) <= limit + 2 else f"a text of {len(text)} characters"
 
 
 def found(value: object) -> str:

@@ -37,6 +37,7 @@ _STORE_KEY = re.compile(r"(0[xX][0-9a-fA-F]*)_sessions", re.ASCII)
 _DEMO_KEY = re.compile(r"sessions_(0[xX][0-9a-fA-F]*)_([0-9]{1,18})", re.ASCII)
 _ADDRESS_KEY = re.compile(r"0[xX][0-9a-fA-F]{40}", re.ASCII)
 STORE_FILE = re.compile(r"(?:.*[/\\])?(0[xX][0-9a-fA-F]{40})_sessions\.json", re.ASCII | re.DOTALL)
+_WITH_SESSIONS = frozenset({"leafNodes", "params", "error", "result", "sessions"})
 _SIGNER_FILE = re.compile(r".*_signers(\.json)?", re.IGNORECASE | re.DOTALL)
 
 
@@ -171,6 +172,9 @@ def _read_object(reading: _Reading, node: dict[str, Any], outer: Place) -> bool:
     if any(_STORE_KEY.fullmatch(key) or _DEMO_KEY.fullmatch(key) for key in node):
         _read_stores(reading, node, outer)
         return True
+    if _WITH_SESSIONS.isdisjoint(node):
+        # a signer or the like: what it says of chain and account is about nothing read here
+        return _read_demo_store(reading, node, outer)
     context = described(reading.problems, node, outer)
     path = context.path
     if "leafNodes" in node:
@@ -195,14 +199,12 @@ def _read_object(reading: _Reading, node: dict[str, Any], outer: Place) -> bool:
             )
             return True
         return _read_response(reading, result, replace(context, path=f"{path}.result"))
-    if "sessions" in node:
-        if any(key in node for key in PAYMASTERS):
-            return _read_response(reading, node, context)
-        _add_target_warning(reading, node, context)
-        inner = replace(context, path=f"{path}.sessions", source=context.source or "object")
-        _add_set(reading, node["sessions"], inner)
-        return True
-    return _read_demo_store(reading, node, context)
+    if any(key in node for key in PAYMASTERS):
+        return _read_response(reading, node, context)
+    _add_target_warning(reading, node, context)
+    inner = replace(context, path=f"{path}.sessions", source=context.source or "object")
+    _add_set(reading, node["sessions"], inner)
+    return True
 
 
 def _is_params(node: Sequence[Any]) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
+from indexer.core.key_text import hide_keys
 from indexer.core.session_fields import printable, step
 from indexer.core.session_sets import MAX_DOCUMENT_BYTES
 from indexer.errors import UsageError
@@ -97,7 +98,7 @@ def load_text(text: str, *, name: str, path: str) -> Loaded:
 
 def show_name(name: str) -> str:
     """Return a file's name as it may stand in a message."""
-    base = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    base = hide_keys("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name))
     return base if len(base) <= 120 else "..." + base[-117:]
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from indexer.core.key_text import hide_keys
 from indexer.core.types import Address
 
 Layout = tuple[str, ...]
@@ -102,9 +103,11 @@ def parse_layout(text: str) -> Layout:
     if names in {(PACKED_KEY,), (ABI_RULES,)}:
         return names
     for name in names:
+        if name in {PACKED_KEY, ABI_RULES}:
+            raise ValueError(f"{name!r} says all of a layout, so it stands alone")
         if name not in WORDS:
             known = ", ".join((*WORDS, PACKED_KEY, ABI_RULES))
-            raise ValueError(f"{name!r} is no part of a layout, which knows {known}")
+            raise ValueError(f"{hide_keys(repr(name))} is no part of a layout, which knows {known}")
     if "session_key" not in names:
         raise ValueError("a layout without session_key says nothing of whose session it is")
     if any(names.count(name) > 1 for name in names if name != "_"):

@@ -21,6 +21,10 @@ _MAX_LISTED: Final = 5
 _MILLISECONDS: Final = 10**11
 """As seconds the year 5138, as milliseconds 1973. 2**48 - 1 is excepted: it means never."""
 
+_WORD_BYTES: Final = 32
+_HIGH_BYTES: Final = 12
+"""Those of a word that are zero where it holds an address."""
+
 _VALID_UNTIL: Final = ("validUntil", "valid_until")
 _VALID_AFTER: Final = ("validAfter", "valid_after")
 _MODULE: Final = ("sessionValidationModule", "session_validation_module")
@@ -144,6 +148,16 @@ def set_warnings(
     never = [f"{at}[{i}]" for i, s in enumerate(sessions) if 0 < s.valid_until < s.valid_after]
     if never:
         yield f"validUntil lies before validAfter, such a session is never usable: {listed(never)}"
+    keys = [
+        f"{at}[{i}]"
+        for i, s in enumerate(sessions)
+        if len(s.session_key_data) == _WORD_BYTES and any(s.session_key_data[:_HIGH_BYTES])
+    ]
+    if keys:
+        yield (
+            "sessionKeyData is 32 bytes long and no address: if it is a private key, do not use it "
+            f"any more, and register its address instead: {listed(keys)}"
+        )
     leaves = [session_leaf(session) for session in sessions]
     first: dict[Hash32, int] = {}
     for i, leaf in enumerate(leaves):

@@ -170,7 +170,7 @@ def test_what_is_no_type_is_refused(text):
         ([["uint256"], [True]], "is true, expected a whole number"),
         ([["uint256"], ["1e3"]], "expected a whole number"),
         ([["uint256"], [""]], "expected a whole number"),
-        ([["uint256"], ["9" * 5000]], "a text of 5000 characters"),
+        ([["uint256"], ["9" * 5000]], "(hidden: 5000 hex digits)"),
         ([["uint256"], [-1]], r"is negative \(-1\) for uint256"),
         ([["uint8"], ["256"]], r"does not fit in 8 bits \(256\) for uint8"),
         ([["int8"], [-129]], "does not fit in 8 bits"),

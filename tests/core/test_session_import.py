@@ -247,7 +247,8 @@ def test_sdk_stores_give_all_leaves_in_order(step):
     assert leaves(imported) == [raw(leaf) for leaf in step["storeLeavesInOrder"]]
     assert merkle_root(leaves(imported)) == raw(step["rootOfAllStoreLeaves"])
     assert imported.claimed_root == raw(step["store"]["merkleRoot"])
-    assert (result.warnings == ()) is step["storeMerkleRootReproducibleFromStore"]
+    other_root = any("give the root" in warning for warning in result.warnings)
+    assert other_root is not step["storeMerkleRootReproducibleFromStore"]
 
 
 @pytest.mark.parametrize("pack", [json.dumps, lambda store: store], ids=["text", "object"])

@@ -33,6 +33,9 @@ from tests.core.session_documents import (
         {"privateKey": KEY},
         [{"privateKey": KEY}],
         {"mnemonic": KEY},
+        [{"pbKey": OTHER, "pvKey": KEY, "chainId": {"id": 80001, "name": "Mumbai"}}] * 2,
+        {OTHER: {"pbKey": OTHER, "pvKey": KEY, "chainId": {"id": 80001}}},
+        {"pbKey": OTHER, "pvKey": KEY, "chainId": {"id": 80001}},
         {f"{OTHER.lower()}_signers": {OTHER: {"pvKey": KEY}}},
         {f"{OTHER.lower()}_signers": json.dumps({OTHER: {"pvKey": KEY}})},
         {f"{OTHER.lower()}_sessions": {"privateKey": KEY, "leafNodes": []}},
@@ -89,6 +92,18 @@ def test_a_key_in_a_wrong_field_is_not_echoed(field, value):
     document = {"sessions": [changed(**{field: value}), {}], field: value}
     assert KEY[:20] not in refused(document).lower()
     assert str(int(KEY, 16))[:20] not in refused(document)
+
+
+def test_data_that_may_be_a_key_is_a_warning():
+    """32 bytes that are no address are legal, but look like a key in the place of its address."""
+    word = "0x" + "00" * 12 + OTHER[2:].lower()
+    items = [changed(sessionKeyData=data) for data in (word, "0x" + KEY, f"{word}00", "0x12")]
+    result = parse({"sessions": items})
+    assert len(only(result).sessions) == 4
+    (warning,) = result.warnings
+    assert warning.startswith("sessionKeyData is 32 bytes long and no address: if it is a private")
+    assert warning.endswith(": $.sessions[1]")
+    assert KEY[:20] not in warning
 
 
 def test_secrets_are_gone_before_anything_reads_the_document():
@@ -189,7 +204,7 @@ def test_all_mistakes_are_told_at_once_up_to_twenty():
         ([1, 2], "holds no sessions in a form known here"),
         ({"mumbai": {"account": ACCOUNT, "sessions": [PLAIN]}}, "in a form known here"),
         ({"id": 1, "error": {"code": -32602, "message": "x"}}, "$.error says that the call failed"),
-        ({"result": "0x" + "ab" * 32}, "$.result is a text of 66 characters without sessions"),
+        ({"result": "0x" + "ab" * 32}, "$.result is (hidden: 64 hex digits) without sessions"),
         (PARTICLE["validateSession"]["response"], "$.result is false without sessions"),
         (
             {"chainId": 1, "params": [{"name": "BICONOMY"}, 5]},

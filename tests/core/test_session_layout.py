@@ -100,7 +100,8 @@ def test_the_users_layout_overrules():
         ("", "'' is no part of a layout"),
         ("recipient, token_id", "without session_key"),
         ("session_key, token_id, token_id", "names each part once"),
-        (f"{PACKED_KEY}, token_id", "is no part of a layout"),
+        (f"{PACKED_KEY}, token_id", "'packed_session_key' says all of a layout, so it stands al"),
+        (f"session_key, {ABI_RULES}", "'abi_rules' says all of a layout, so it stands alone"),
     ],
 )
 def test_a_layout_that_says_nothing_is_refused(text, problem):
