@@ -375,6 +375,7 @@ CREATE TABLE chain.trace_queue (
     manager evidence.address NOT NULL,
     account evidence.address NOT NULL,
     attempts integer NOT NULL DEFAULT 0,        -- how often a node had no usable answer
+    not_before timestamptz NOT NULL DEFAULT now(), -- it is asked again after a pause that doubles
     PRIMARY KEY (chain_id, block_number, manager, account)
 );
 
@@ -1404,6 +1405,7 @@ COMMENT ON TABLE chain.root_hint IS 'Roots that calldata, events or signatures n
 COMMENT ON TABLE chain.root_attribution IS 'Who changed a root, as far as the logs and inputs of the block say. One row per account read at a trigger.';
 COMMENT ON TABLE chain.trace_queue IS 'Changes of roots that logs and inputs did not settle, to be looked for in traces, where those are configured.';
 COMMENT ON COLUMN chain.trace_queue.attempts IS 'How often a node had no usable answer.';
+COMMENT ON COLUMN chain.trace_queue.not_before IS 'When it is asked next, by the database''s clock.';
 COMMENT ON TABLE chain.undecoded_log IS 'Logs that match a watched event but cannot be decoded or stored as it: kept raw, nothing stops.';
 COMMENT ON TABLE chain.coverage IS 'Which final blocks each pass has done, per filter and cohort. The live lane covers what is above the marker.';
 COMMENT ON TABLE chain.pace IS 'How fast debt was paid lately, by kind of work: what estimates of the remaining time rest on.';

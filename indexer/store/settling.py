@@ -16,6 +16,8 @@ from indexer.store.verdict_queue import enqueue
 
 MAX_ATTEMPTS = 5
 """So often a change is looked for; then what logs and inputs say stands."""
+RETRY_SECONDS = 10.0
+"""The first pause before a node is asked again; each further one is twice as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ SELECT q.block_number, r.block_hash, q.manager, q.account, r.root,
               SELECT e.transaction_hash, e.log_index FROM chain.account_event AS e
                WHERE e.chain_id = q.chain_id AND e.block_number = q.block_number
                  AND e.account = q.account) AS a) AS acted
- WHERE q.chain_id = $1
+ WHERE q.chain_id = $1 AND q.not_before <= now()
  ORDER BY q.block_number DESC, q.manager, q.account
  LIMIT $2"""
 
@@ -110,7 +112,8 @@ async def read_questions(database: Database, chain_id: int, limit: int) -> list[
 
 
 _FAILED = """
-UPDATE chain.trace_queue SET attempts = attempts + 1
+UPDATE chain.trace_queue
+   SET attempts = attempts + 1, not_before = now() + make_interval(secs => $5 * 2 ^ attempts)
  WHERE chain_id = $1 AND block_number = $2 AND manager = $3 AND account = $4"""
 
 
@@ -118,7 +121,12 @@ async def note_failure(database: Database, chain_id: int, question: Question) ->
     """Count an attempt at which no node had a usable answer."""
     async with database.transaction() as connection:
         await connection.execute(
-            _FAILED, chain_id, question.block_number, question.manager, question.account
+            _FAILED,
+            chain_id,
+            question.block_number,
+            question.manager,
+            question.account,
+            RETRY_SECONDS,
         )
 
 

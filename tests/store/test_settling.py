@@ -101,6 +101,8 @@ async def test_a_change_is_looked_for_so_often_and_no_more(
     """A node that does not trace holds up nothing."""
     for _ in range(MAX_ATTEMPTS):
         await note_failure(database, CHAIN, await asked(database))
+        assert await read_questions(database, CHAIN, 10) == []
+        await chain.execute("UPDATE chain.trace_queue SET not_before = now()")
     assert await read_questions(database, CHAIN, 10) == []
     assert await chain.fetchval("SELECT count(*) FROM chain.trace_queue") == 0
 
