@@ -107,6 +107,7 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     wishes.py           what a client wants of it: kept leaves, revoked leaves
     root_search.py      which arrangement of stored sessions gives an unknown root
     root_story.py       that arrangement in words
+    other_tree.py       whether that arrangement proves a session
     expiry.py           what the passing of block time does to sessions
     verdicts.py         the one decision
     explain.py          the one sentence
