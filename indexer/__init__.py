@@ -11,6 +11,7 @@ The shell
     cli_progress.py     the bars of `run --once` on a terminal
     cli_export.py       sessions export
     cli_plan.py         sessions plan: the next set of an account
+    cli_plan_text.py    what it prints, against what is on chain
     cli_choice.py       which session of which set is meant
     cli_prove.py        sessions prove
     cli_validate.py     sessions validate: what it asks and prints
