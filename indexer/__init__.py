@@ -11,6 +11,7 @@ The shell
     cli_progress.py     the bars of `run --once` on a terminal
     cli_export.py       sessions export
     cli_plan.py         sessions plan: the next set of an account
+    cli_plan_text.py    what it prints, against what is on chain
     cli_choice.py       which session of which set is meant
     cli_prove.py        sessions prove
     cli_validate.py     sessions validate: what it asks and prints
@@ -108,6 +109,7 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     wishes.py           what a client wants of it: kept leaves, revoked leaves
     root_search.py      which arrangement of stored sessions gives an unknown root
     root_story.py       that arrangement in words
+    other_tree.py       whether that arrangement proves a session
     expiry.py           what the passing of block time does to sessions
     verdicts.py         the one decision
     explain.py          the one sentence

@@ -23,6 +23,7 @@ from indexer.errors import FatalError, UsageError
 
 if TYPE_CHECKING:
     from indexer.config import Settings
+    from indexer.core.root_search import Base
     from indexer.core.session_import import ImportedSet
     from indexer.core.session_layout import Layout
     from indexer.core.session_proof import SessionProof
@@ -98,7 +99,11 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One session of one set. `set_id` and `indexed` are None for a set out of a document."""
+    """One session of one set. `set_id` and `indexed` are None for a set out of a document.
+
+    `bases` are the account's stored sets, newest first; None unless a node is to be asked about
+    a stored set.
+    """
 
     label: str
     set_id: int | None
@@ -109,6 +114,7 @@ class Chosen:
     proved: SessionProof
     indexed: Indexed | None
     layouts: Mapping[Address, Layout]
+    bases: Sequence[Base] | None = None
 
     def session_key(self) -> Address | None:
         """Return the session's key, None where its module's layout is not known."""
@@ -156,7 +162,7 @@ def choose(
                 "--set already says which set", remedy="leave out --chain, --account and --manager"
             )
         settings = read_settings(context, need_chains=ask_node)
-        return settings, _out_of_database(settings, asked, asked.set_id)
+        return settings, _out_of_database(settings, asked, asked.set_id, ask_node=ask_node)
     offline = (
         read_settings(context, need_database=False)
         if ask_node
@@ -165,16 +171,18 @@ def choose(
     return offline, _out_of_document(offline, asked)
 
 
-def _out_of_database(settings: Settings, asked: Selection, set_id: int) -> Chosen:
+def _out_of_database(
+    settings: Settings, asked: Selection, set_id: int, *, ask_node: bool
+) -> Chosen:
     from indexer.store import session_choice as store  # noqa: PLC0415
 
-    async def work(database: Database) -> tuple[Any, Indexed]:
+    async def work(database: Database) -> tuple[Any, Indexed, list[Base] | None]:
         stored = await store.stored_set(database, set_id)
-        return stored, await store.indexed(
-            database, stored.chain_id, stored.manager, stored.account
-        )
+        place = (stored.chain_id, stored.manager, stored.account)
+        bases = await store.search_bases(database, *place) if ask_node else None
+        return stored, await store.indexed(database, *place), bases
 
-    stored, indexed = with_database(settings.database, work)
+    stored, indexed, bases = with_database(settings.database, work)
     label = f"session set {set_id}"
     proved = _proved(label, stored.sessions, stored.session_keys, asked)
     if proved.root != stored.root:
@@ -193,6 +201,7 @@ def _out_of_database(settings: Settings, asked: Selection, set_id: int) -> Chose
         proved,
         indexed,
         session_layouts(settings, {stored.chain_id}),
+        bases,
     )
 
 

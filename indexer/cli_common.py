@@ -174,6 +174,11 @@ def hex_text(value: bytes) -> str:
     return "0x" + value.hex()
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number of things: `1 session`, `2 sessions`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def time_text(seconds: int) -> str:
     """Write unix seconds as a date in UTC; what no calendar has stays a number."""
     from datetime import UTC, datetime  # noqa: PLC0415

@@ -9,24 +9,22 @@ import click
 from indexer.cli_common import (
     MAX_BIGINT,
     config_option,
+    counted,
     hex_text,
     json_option,
     known_chain_id,
     print_json,
-    print_line,
-    print_table,
     read_address_option,
     read_settings,
-    time_text,
     with_database,
 )
+from indexer.cli_plan_text import NOTHING_REMAINS, print_plan, standing_text
 from indexer.cli_sessions import print_warnings, read_document
 from indexer.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from indexer.config import Settings
     from indexer.core.session_export import StoredSet
     from indexer.core.session_import import ImportedSet
     from indexer.core.session_plan import SessionPlan
@@ -63,6 +61,7 @@ def read_hash_option(
     "--drop", multiple=True, callback=read_hash_option, metavar="LEAF", help="A session to drop."
 )
 @click.option("--keep-expired", is_flag=True, help="Keep sessions that have ended.")
+@click.option("--keep-revoked", is_flag=True, help="Keep sessions that the client calls revoked.")
 @click.pass_context
 def plan_set(
     context: click.Context,
@@ -73,15 +72,19 @@ def plan_set(
     add: Any,
     drop: tuple[Hash32, ...],
     keep_expired: bool,
+    keep_revoked: bool,
     as_json: bool,
 ) -> None:
     """Work out the next session set of an account, and the call that registers it.
 
     Takes the stored set, drops what has expired by the last indexed block (never by this
-    computer's clock) and every --drop, and adds the sessions of --add, any document that import
-    reads, but those it has. Another root changes every proof; the order is the one found that
-    changes the fewest elements of the kept sessions' proofs (see the README), so clients need new
-    ones from `sessions prove`. Stores nothing: import the JSON, and the daemon awaits its root.
+    computer's clock), what the client's store calls revoked, and every --drop, and adds the
+    sessions of --add, any document that import reads, but those it has. Another root changes
+    every proof; the order is the one found that changes the fewest elements of the kept sessions'
+    proofs (see the README), so clients need new ones from `sessions prove`.
+
+    Stores nothing: import the JSON, and the daemon awaits its root. If no session remains there
+    is nothing to import, only the call.
 
     \b
     EXAMPLE
@@ -118,12 +121,16 @@ def plan_set(
     if document is not None:
         print_warnings(document.warnings)
     added = [] if document is None else _added(name, document.sets, stored)
-    plan = _planned(stored, None if keep_expired else indexed.block_time, drop, added)
+    block_time = None if keep_expired else indexed.block_time
+    plan = _planned(stored, block_time, drop, added, keep_revoked=keep_revoked)
     print_warnings(_doubts(stored, indexed))
     if as_json:
-        print_json(_as_json(stored, indexed, plan, keep_expired=keep_expired))
+        if plan.root is None:
+            print_warnings([NOTHING_REMAINS])
+        kept = {"expired_kept": keep_expired, "revoked_kept": keep_revoked}
+        print_json(_as_json(stored, indexed, plan, kept))
     else:
-        _print(settings, stored, indexed, plan, keep_expired=keep_expired)
+        print_plan(settings, stored, indexed, plan, _call_data(plan), keep_expired=keep_expired)
 
 
 def _only(account: Address, found: Sequence[tuple[int, int, Address]]) -> int:
@@ -160,10 +167,12 @@ def _added(name: str, sets: Sequence[ImportedSet], stored: StoredSet) -> list[Se
                     remedy="give the document of the same account",
                 )
     print_warnings(
-        f"{name}: {one.label}: {one.statuses.count('revoked')} sessions are not added, because the "
-        "client calls them REVOKED"
+        f"{name}: {one.label}: {counted(count, 'session')} "
+        + ("is" if count == 1 else "are")
+        + " not added, because the client calls "
+        + ("it REVOKED" if count == 1 else "them REVOKED")
         for one in sets
-        if "revoked" in one.statuses
+        if (count := one.statuses.count("revoked"))
     )
     return [
         session
@@ -174,12 +183,24 @@ def _added(name: str, sets: Sequence[ImportedSet], stored: StoredSet) -> list[Se
 
 
 def _planned(
-    stored: StoredSet, block_time: int | None, drop: Sequence[Hash32], added: Sequence[Session]
+    stored: StoredSet,
+    block_time: int | None,
+    drop: Sequence[Hash32],
+    added: Sequence[Session],
+    *,
+    keep_revoked: bool,
 ) -> SessionPlan:
     from indexer.core.session_plan import plan_sessions  # noqa: PLC0415
 
     try:
-        return plan_sessions(stored.sessions, block_time=block_time, drop=drop, add=added)
+        return plan_sessions(
+            stored.sessions,
+            block_time=block_time,
+            drop=drop,
+            add=added,
+            statuses=() if keep_revoked else stored.client_statuses,
+            once=stored.matched_form == "revoke_form",
+        )
     except ValueError as error:
         raise UsageError(
             f"session set {stored.set_id}: {error}",
@@ -190,9 +211,11 @@ def _planned(
 def _doubts(stored: StoredSet, indexed: Indexed) -> Iterator[str]:
     """Say where the plan may start from the wrong place."""
     if indexed.root is not None and indexed.root != stored.root:
+        yield f"the account has {standing_text(indexed)}, not that of session set {stored.set_id}"
+    if stored.matched_form == "revoke_form":
         yield (
-            f"the account's root is {hex_text(indexed.root)} as of block {indexed.root_block}, "
-            f"another one than that of session set {stored.set_id}"
+            f"session set {stored.set_id} records the tree that a client's SDK left on chain to "
+            "revoke (matched_form revoke_form); what repeats in it is planned once"
         )
     if indexed.block_time is None:
         yield f"nothing of chain {stored.chain_id} is indexed, so no session counts as expired"
@@ -206,7 +229,7 @@ def _call_data(plan: SessionPlan) -> bytes:
 
 
 def _as_json(
-    stored: StoredSet, indexed: Indexed, plan: SessionPlan, *, keep_expired: bool
+    stored: StoredSet, indexed: Indexed, plan: SessionPlan, kept: dict[str, bool]
 ) -> dict[str, Any]:
     """Return what import reads as the next set, and beside it how it came about."""
     from indexer.core.session_export import session_as_json  # noqa: PLC0415
@@ -233,7 +256,9 @@ def _as_json(
             "from_root": stored.root,
             "indexed_block": indexed.block_number,
             "indexed_time": indexed.block_time,
-            "expired_kept": keep_expired,
+            "indexed_root": indexed.root,
+            "indexed_root_block": indexed.root_block,
+            **kept,
             "dropped": [
                 {"leaf": one.leaf, "stored_index": one.stored_index, "reason": one.reason}
                 for one in plan.dropped
@@ -250,65 +275,3 @@ def _as_json(
             "is_optimal": order and order.is_optimal,
         },
     }
-
-
-def _print(
-    settings: Settings,
-    stored: StoredSet,
-    indexed: Indexed,
-    plan: SessionPlan,
-    *,
-    keep_expired: bool,
-) -> None:
-    chain = next((c.name for c in settings.chains if c.chain_id == stored.chain_id), "")
-    print_line("account", stored.account)
-    print_line("chain", f"{chain} ({stored.chain_id})" if chain else stored.chain_id)
-    print_line("from", f"session set {stored.set_id} with {len(stored.sessions)} sessions")
-    if indexed.block_time is not None:
-        kept = ", expired sessions are kept" if keep_expired else ""
-        print_line(
-            "time", f"{time_text(indexed.block_time)}, of block {indexed.block_number}{kept}"
-        )
-    click.echo()
-    print_table(["", "#", "was", "leaf", "valid until (UTC)", "proof"], list(_rows(plan)))
-    click.echo()
-    if plan.root is None:
-        click.echo("nothing remains, and an empty set has no root: setMerkleRoot(0) revokes all")
-    elif plan.root == stored.root:
-        click.echo(f"nothing changes: this is session set {stored.set_id}")
-    print_line("old root", stored.root)
-    print_line("new root", "none (0)" if plan.root is None else hex_text(plan.root))
-    if plan.proofs:
-        print_line("proofs", _told_proofs(plan))
-    click.echo("what the account has to call:")
-    print_line("to", stored.manager)
-    print_line("data", _call_data(plan))
-
-
-def _rows(plan: SessionPlan) -> Iterator[list[object]]:
-    for index, one in enumerate(plan.sessions):
-        fate, changed = ("new" if one.stored_index is None else "kept"), one.changed_elements
-        proof = "" if changed is None else f"{changed} changed" if changed else "unchanged"
-        yield [fate, index, one.stored_index, hex_text(one.leaf), _until(one.session), proof]
-    for gone in plan.dropped:
-        fate = "expired" if gone.reason == "expired" else "dropped"
-        yield [fate, "", gone.stored_index, hex_text(gone.leaf), _until(gone.session), ""]
-    for left in plan.left_out:
-        yield ["not added", "", "", hex_text(left.leaf), _until(left.session), left.reason]
-
-
-def _until(session: Session) -> str:
-    return time_text(session.valid_until).removesuffix(" UTC") if session.valid_until else "no end"
-
-
-def _told_proofs(plan: SessionPlan) -> str:
-    order = plan.order
-    assert order is not None
-    if not order.changed_elements:
-        return f"all {plan.proofs} stay as they are"
-    text = (
-        f"{plan.unchanged_proofs} of {plan.proofs} stay, {order.changed_elements} elements change"
-    )
-    if order.is_optimal:
-        return f"{text}; no order changes fewer"
-    return f"{text}; no order changes fewer than {order.least_elements}"

@@ -15,6 +15,7 @@ from indexer.cli_common import (
     print_line,
     time_text,
 )
+from indexer.cli_plan_text import standing_text
 from indexer.cli_sessions import print_warnings
 from indexer.errors import UsageError
 
@@ -93,8 +94,7 @@ def _root_doubts(chosen: Chosen, indexed: Indexed) -> list[str]:
         return ["no root of this account is indexed; `sessions validate` asks the node"]
     if indexed.root == chosen.proved.root:
         return []
-    there = hex_text(indexed.root)
-    return [f"as of block {indexed.root_block} the account's root is {there}, not that of this set"]
+    return [f"the account has {standing_text(indexed)}, not that of this set"]
 
 
 def _shown(chosen: Chosen, signature: bytes | None) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from indexer.errors import EXIT_STOPPED, ConfigurationError
 if TYPE_CHECKING:
     from indexer.cli_choice import Chosen
     from indexer.config import Settings
+    from indexer.core.other_tree import OtherTree
     from indexer.core.session_check import Point, SessionState
     from indexer.core.settings import ChainSettings
 
@@ -62,6 +63,9 @@ def validate(
     also takes inner nodes of the tree; try --leaf with one. All of it is read at one block hash.
     Whether the session allows a certain call only its validation module knows.
 
+    If another root stands than that of --set, the account's stored sets are searched for the tree
+    that gives it; a session which that tree proves, a revoked one perhaps, is usable.
+
     Ends with 0 if the session is usable, 1 if it is not, 75 if the node stays away for 60 seconds.
 
     \b
@@ -76,11 +80,14 @@ def validate(
     from indexer.validate import read_session_state  # noqa: PLC0415
 
     state = run_async(
-        read_session_state(chain, chosen.account, chosen.manager, chosen.proved, at_block)
+        read_session_state(
+            chain, chosen.account, chosen.manager, chosen.proved, at_block, bases=chosen.bases
+        )
     )
     points = judge(
         chosen.proved,
         state,
+        account=chosen.account,
         implementations=chain.implementations,
         managers={*chain.managers, chosen.manager},
         layouts=chosen.layouts,
@@ -89,10 +96,33 @@ def validate(
     if as_json:
         block = {"number": state.block.number, "hash": state.block.hash}
         block["time"] = state.block.timestamp
-        print_json({**chosen.as_json(), "block": block, "usable": usable, "points": points})
+        print_json(
+            {
+                **chosen.as_json(),
+                "block": block,
+                "usable": usable,
+                "points": points,
+                "other_tree": _other_tree(state.other),
+            }
+        )
     else:
         _print_points(chosen, state, points, usable=usable)
     context.exit(EXIT_STOPPED if usable else _EXIT_NOT_USABLE)
+
+
+def _other_tree(other: OtherTree | None) -> dict[str, Any] | None:
+    """Return the tree that stands in place of the set's, and the session's proof in it."""
+    if other is None or other.arrangement is None:
+        return None
+    found, proved = other.arrangement, other.proved
+    return {
+        "set_id": found.base_id,
+        "joined_set_id": found.joined_id,
+        "form": found.form,
+        "order": found.order,
+        "index": proved and proved.index,
+        "proof": proved and proved.proof,
+    }
 
 
 def _chain(settings: Settings, chain_id: int) -> ChainSettings:
@@ -126,7 +156,11 @@ def _print_points(
         click.echo(f"{point.name.replace('_', ' '):<18} {point.reason}")
     click.echo()
     failed = [point.name.replace("_", " ") for point in points if not point.holds]
-    if usable:
+    by_other = state.other is not None and state.other.proved is not None
+    if usable and by_other:
+        told = f"usable under the root that stands, by its proof, not by that of {chosen.label}"
+        click.secho(told, fg="green", bold=True)
+    elif usable:
         click.secho("usable", fg="green", bold=True)
     else:
         failed = [name for name in failed if name != "session key"]

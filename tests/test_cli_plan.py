@@ -7,7 +7,7 @@ from typing import Any
 
 from indexer.core.merkle import session_leaf
 from indexer.core.session_export import session_as_json
-from indexer.core.session_sets import build_set
+from indexer.core.session_sets import ClientStatus, build_set
 from indexer.core.types import Address, Session
 from tests.fixtures_database import Connection
 from tests.test_cli import run, with_database
@@ -138,7 +138,10 @@ async def test_an_empty_set_has_no_root_but_a_call(
 
     env = with_database(database_url)
     text = await run("sessions", "plan", *arguments, **env)
-    assert "setMerkleRoot(0) revokes all" in text.out
+    nothing = "setMerkleRoot(0) revokes all, and there is nothing to import"
+    assert nothing in text.out
+    scripted = await run("sessions", "plan", *arguments, "--json", **env)
+    assert (scripted.code, nothing in scripted.err) == (0, True)
     refused = await run("sessions", "import", "-", stdin=json.dumps(plan), **env)
     assert (refused.code, "empty set has no root" in refused.err) == (2, True)
 
@@ -152,24 +155,141 @@ async def test_another_root_on_chain_is_a_warning(
     await observe_root(connection, b"\x77" * 32)
     done = await run("sessions", "plan", "--set", set_id, **with_database(database_url))
     assert done.code == 0, done.err
-    assert f"the account's root is 0x{'77' * 32} as of block 9" in done.err
+    assert f"the account has the root 0x{'77' * 32} since block 9, not that of" in done.err
+    # A root seen again stands since it was set, as `explain` says, too.
+    await observe_root(connection, b"\x77" * 32, block=12)
+    plan = await planned("--set", set_id, url=database_url)
+    since = await connection.fetchval("SELECT block_number FROM watch.session_root_current")
+    assert (plan["plan"]["indexed_root_block"], since) == (9, 9)
 
 
-async def observe_root(connection: Connection, root: bytes) -> None:
-    """Stand in for the daemon: the account's root after block 9."""
+async def test_what_a_plan_says_of_roots_is_about_the_chain(
+    database_url: str, connection: Connection
+) -> None:
+    """A stored root that does not stand is not called unchanged, nor its proofs valid."""
+    one = the_set(SESSIONS[0], SESSIONS[3])
+    (set_id,) = await store(database_url, one)
+    await index_to(connection, NOW)
+
+    async def told() -> str:
+        done = await run("sessions", "plan", "--set", set_id, **with_database(database_url))
+        assert done.code == 0, done.err
+        return " ".join(done.out.split())
+
+    unknown = await told()
+    assert "no root of the account is indexed: it may not stand" in unknown
+    assert "root on chain not indexed" in unknown
+    for root, block, stands in (
+        (b"\x77" * 32, 9, f"root on chain 0x{'77' * 32} since block 9"),
+        (bytes(32), 10, "root on chain none (0) since block 10"),
+    ):
+        await observe_root(connection, root, block=block)
+        other = await told()
+        assert f"this is session set {set_id} as it is stored, but its root is not what" in other
+        assert stands in other
+        assert f"all 2 are as in session set {set_id}, of use once the new root stands" in other
+        assert "what the account has to call:" in other
+        assert "unchanged" not in other
+        assert "nothing changes" not in other
+    await observe_root(connection, one.root, block=11)
+    same = await told()
+    assert f"nothing changes: this is session set {set_id}, and its root stands since" in same
+    assert "all 2 stay as they are" in same
+    assert "the call, which would change nothing:" in same
+
+
+async def test_counts_fit_the_rows(database_url: str, connection: Connection) -> None:
+    """One is one; a session that repeats has one proof, told in one row."""
+    single, repeated = the_set(SESSIONS[0]), the_set(SESSIONS[0], SESSIONS[3], SESSIONS[0])
+    ids = await store(database_url, single, repeated)
+    await index_to(connection, NOW)
+    await observe_root(connection, single.root)
+
+    async def told(set_id: str, *more: str, stdin: str = "") -> str:
+        done = await run(
+            "sessions", "plan", "--set", set_id, *more, stdin=stdin, **with_database(database_url)
+        )
+        assert done.code == 0, done.err
+        return done.out
+
+    alone = await told(ids[0])
+    assert f"session set {ids[0]} with 1 session\n" in alone
+    assert "the one stays as it is" in alone
+    more = await told(ids[0], "--add", "-", stdin=document(NEW))
+    assert "0 of 1 stay, 1 element changes; no order changes fewer" in more
+    await observe_root(connection, repeated.root, block=10)
+    twice = await told(ids[1])
+    assert "all 2 stay as they are" in twice
+    rows = [line for line in twice.splitlines() if line.startswith("kept")]
+    assert sorted(line.split("no end")[1].strip() for line in rows) == [
+        "that of #2",
+        "unchanged",
+        "unchanged",
+    ]
+
+
+async def test_what_the_clients_store_calls_revoked_is_dropped(
+    database_url: str, connection: Connection
+) -> None:
+    """It is marked and counted; --keep-revoked keeps it."""
+    statuses: tuple[ClientStatus | None, ...] = ("active", "revoked", None)
+    listed = (SESSIONS[0], SESSIONS[3], SESSIONS[4])
+    told = build_set(CHAIN_ID, MANAGER, ACCOUNT, listed, client_statuses=statuses)
+    (set_id,) = await store(database_url, told)
+    await index_to(connection, NOW)
+    plan = await planned("--set", set_id, url=database_url)
+    assert {one["leaf"] for one in plan["sessions"]} == {LEAVES[0], LEAVES[4]}
+    assert [(one["leaf"], one["reason"]) for one in plan["plan"]["dropped"]] == [
+        (LEAVES[3], "revoked")
+    ]
+    assert plan["plan"]["revoked_kept"] is False
+    env = with_database(database_url)
+    text = await run("sessions", "plan", "--set", set_id, **env)
+    assert "dropped: your store calls 1 session revoked (--keep-revoked keeps it)" in text.out
+    (row,) = [line for line in text.out.splitlines() if line.startswith("revoked ")]
+    assert LEAVES[3] in row
+    kept = await planned("--set", set_id, "--keep-revoked", url=database_url)
+    assert (len(kept["sessions"]), kept["plan"]["revoked_kept"]) == (3, True)
+
+
+async def test_the_tree_of_a_revocation_is_planned_as_what_is_wanted(
+    database_url: str, connection: Connection
+) -> None:
+    """Each session once and none revoked, so that the next set is a wish and no such tree again."""
+    kept, revoked = SESSIONS[0], SESSIONS[3]
+    tree = build_set(
+        CHAIN_ID, MANAGER, ACCOUNT, [kept, revoked, SESSIONS[4], kept, SESSIONS[4]],
+        matched_form="revoke_form", client_statuses=("active", "revoked", None, "active", None),
+    )  # fmt: skip
+    (set_id,) = await store(database_url, tree)
+    await index_to(connection, NOW)
+    await observe_root(connection, tree.root)
+    done = await run("sessions", "plan", "--set", set_id, "--json", **with_database(database_url))
+    assert done.code == 0, done.err
+    assert "(matched_form revoke_form); what repeats in it is planned once" in done.err
+    plan = json.loads(done.out)
+    assert sorted(one["leaf"] for one in plan["sessions"]) == sorted([LEAVES[0], LEAVES[4]])
+    assert [one["reason"] for one in plan["plan"]["dropped"]] == ["revoked", *["repeated"] * 2]
+
+
+async def observe_root(connection: Connection, root: bytes, *, block: int = 9) -> None:
+    """Stand in for the daemon: the account's root after a block."""
     await connection.execute(
-        "INSERT INTO chain.block (chain_id, block_number, hash, block_time) VALUES ($1, 9, $2, $3)",
+        """INSERT INTO chain.block (chain_id, block_number, hash, block_time)
+           VALUES ($1, $2, $3, $4)""",
         CHAIN_ID,
+        block,
         bytes(32),
         NOW,
     )
     await connection.execute(
         """INSERT INTO evidence.root_observation (chain_id, manager, account, block_number,
                                                   block_hash, root)
-           VALUES ($1, $2, $3, 9, $4, $5)""",
+           VALUES ($1, $2, $3, $4, $5, $6)""",
         CHAIN_ID,
         MANAGER,
         ACCOUNT,
+        block,
         bytes(32),
         root,
     )
@@ -236,5 +356,5 @@ async def test_what_a_client_has_revoked_is_not_added(database_url: str) -> None
         stdin=json.dumps({"merkleRoot": "", "leafNodes": nodes}), **with_database(database_url),
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert "1 sessions are not added, because the client calls them REVOKED" in done.err
+    assert "1 session is not added, because the client calls it REVOKED" in done.err
     assert [one["leaf"] for one in json.loads(done.out)["sessions"]] == [LEAVES[0], LEAVES[3]]

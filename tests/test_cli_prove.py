@@ -130,7 +130,7 @@ async def test_another_root_on_chain_is_a_warning(
     await index_to(connection, 1)
     await observe_root(connection, b"\x77" * 32)
     shown, err = await proved("--set", set_id, "--index", "0", **env)
-    assert f"as of block 9 the account's root is 0x{'77' * 32}, not that of this set" in err
+    assert f"the account has the root 0x{'77' * 32} since block 9, not that of this set" in err
     same_session(shown, SESSIONS)
 
 

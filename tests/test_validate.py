@@ -178,6 +178,75 @@ async def disable_manager(stage: Stage) -> None:
     )
 
 
+async def test_what_the_root_that_stands_proves_is_usable(stage: Stage, database_url: str) -> None:
+    """A session revoked in the SDK's way: not by its set's proof, but it mints, and so it says."""
+    env = with_rpc(database_url, stage.devnet.url)
+    kept, revoked = SESSIONS[0], SESSIONS[4]
+    for sessions in ([kept, revoked], [kept]):
+        stored = await run("sessions", "import", *stage.of_file(), stdin=text(sessions), **env)
+        assert stored.code == 0, stored.err
+    appended = [kept, revoked, kept]
+    await stage.devnet.register(stage.account, appended)
+    of_revoked = ("sessions", "validate", "--set", "1", "--index", "1")
+
+    shown = await run(*of_revoked, **env)
+    assert shown.code == 0, (shown.out, shown.err)
+    assert "the root that stands is that of your set 1 with remaining sessions appended" in (
+        shown.out
+    )
+    assert "and it proves this session" in shown.out
+    assert "usable under the root that stands, by its proof, not by that of session set 1" in (
+        shown.out
+    )
+    found = json.loads((await run(*of_revoked, "--json", **env)).out)
+    assert (found["usable"], found["root"]) == (True, f"0x{root_of_set([kept, revoked]).hex()}")
+    assert [raw(one) for one in found["other_tree"]["proof"]] == list(
+        prove_session(appended, 1).proof
+    )
+    minted = await stage.devnet.mint_with_session(
+        stage.account, KEY, appended, 1, to=RECIPIENT, token_id=4
+    )
+    assert minted.succeeded
+
+    # The wish has reached the chain: its tree is known, and lacks the session.
+    await stage.devnet.register(stage.account, [kept])
+    gone = await run(*of_revoked, **env)
+    assert (gone.code, "is that of your set 2, which lacks this session" in gone.out) == (1, True)
+    # Nobody has stored this one.
+    await stage.devnet.register(stage.account, SESSIONS[2:4])
+    unknown = await run(*of_revoked, **env)
+    explain = f"`sessionwatch explain 0x{stage.account.address.hex()}` tells what stands there"
+    assert (unknown.code, explain in unknown.out) == (1, True)
+    # A set out of a document is compared with nothing that is stored.
+    file = await run(
+        "sessions", "validate", *stage.of_file("--index", "1"), stdin=text([kept, revoked]), **env
+    )
+    assert (file.code, "explain" in file.out) == (1, False)
+
+
+async def test_a_block_or_a_tag_that_is_not_there_is_told_at_once(stage: Stage) -> None:
+    """Waiting would not help: wrong usage, with the tip, or the tag, in the sentence."""
+    tip = int(await stage.devnet.rpc.call("eth_blockNumber"), 16)
+    done = await run(
+        "sessions", "validate", *stage.of_file("--index", "0", "--at-block", "999999999"),
+        stdin=text(), **stage.env(),
+    )  # fmt: skip
+    assert (done.code, done.out) == (2, "")
+    assert f"mumbai has no block 999999999 yet: the node's tip is block {tip}" in done.err
+    async with NodeProxy(stage.devnet.url) as proxy:
+        proxy.refuse(
+            "eth_getBlockByNumber",
+            {"error": {"code": -39001, "message": "safe block not found"}},
+            lambda params: params[0] == "safe",
+        )
+        missing = await run(
+            "sessions", "validate", *stage.of_file("--index", "0", "--at-block", "safe"),
+            stdin=text(), SESSIONWATCH_CHAINS__MUMBAI__RPC=proxy.url,
+        )  # fmt: skip
+    assert (missing.code, missing.out) == (2, "")
+    assert "the node has no block under the tag safe" in missing.err
+
+
 @pytest.mark.parametrize(
     ("change", "failing"),
     [

@@ -79,6 +79,12 @@ async def fetch_header(node: Node, block: int | str) -> BlockHeader:
     return _present(node, answer, block)
 
 
+async def fetch_tagged(node: Node, tag: str) -> BlockHeader | None:
+    """Return the header under a tag that not every node has; None if this one does not."""
+    (answer,) = await node.batch([by_number(tag)], wire.HEADER_OR_NULL)
+    return None if _has_no_tag(answer) else _present(node, answer, tag)
+
+
 async def fetch_headers(node: Node, numbers: Sequence[int]) -> list[BlockHeader | None]:
     """Return the headers at these numbers in their order; None where the node has no block.
 
@@ -129,10 +135,15 @@ def _present(
 
 def _finalized(node: Node, answer: wire.RawHeader | NodeError | None) -> BlockHeader:
     """Return the finalized header; say how to do without where the node has no such tag."""
-    refused = isinstance(answer, NodeRefusedError) and meaning_of(answer) != "rate"
-    if answer is None or refused:
+    if _has_no_tag(answer):
         raise NodeAnswerError(
             f"{node.name}: the node has no block under the tag finalized",
             remedy=f"set chains.{node.name}.finality to a depth in blocks",
         )
     return _present(node, answer, "finalized")
+
+
+def _has_no_tag(answer: wire.RawHeader | NodeError | None) -> bool:
+    """Say whether a node knows no such tag; one that only wants to be asked later may know it."""
+    refused = isinstance(answer, NodeRefusedError) and meaning_of(answer) != "rate"
+    return answer is None or refused

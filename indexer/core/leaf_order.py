@@ -48,7 +48,8 @@ class Order:
 def choose_order(old: Sequence[Hash32], dropped: frozenset[int], new: Sequence[Hash32]) -> Order:
     """Return the order of what is kept of `old` and of `new` that changes the fewest elements.
 
-    `dropped` are indexes of `old`, all those of a leaf or none; `new` repeats nothing of it.
+    `dropped` are indexes of `old`. A leaf of which some place remains is kept, and was proved by
+    its last place; `new` repeats nothing of `old`.
     Of equal ones the first tried stays, the plainest. Raises ValueError if nothing remains.
     """
     remaining = len(old) - len(dropped) + len(new)
@@ -114,10 +115,13 @@ class _Change:
         self, old: Sequence[Hash32], dropped: frozenset[int], new: Sequence[Hash32]
     ) -> None:
         self._leaves = [*old, *new]
-        kept = {leaf: i for i, leaf in enumerate(old) if i not in dropped}
+        staying = {leaf for i, leaf in enumerate(old) if i not in dropped}
+        kept = {leaf: i for i, leaf in enumerate(old) if leaf in staying}
         proofs = list(all_proofs(old))
         self._proofs = {leaf: proofs[i] for leaf, i in kept.items()}
-        self.least = _least_changes(len(old), dropped, kept.values())
+        # What is over a leaf that stays elsewhere may come again.
+        gone = frozenset(i for i in dropped if old[i] not in staying)
+        self.least = _least_changes(len(old), gone, kept.values())
 
     def cost(self, items: Sequence[int]) -> int:
         """Return the changed elements of all kept leaves."""
@@ -136,7 +140,7 @@ class _Change:
 
 
 def _least_changes(size: int, dropped: frozenset[int], kept: Iterable[int]) -> int:
-    """Return what no order can go below, if anything is dropped or new.
+    """Return what no order can go below, if anything is dropped or new; `dropped` stays nowhere.
 
     An element over a dropped leaf is the hash of something that is gone, and with another root
     no proof stays as it was.

@@ -32,7 +32,8 @@ Form = Literal[
 """What was done to the ordered leaves. `joined`: two sets, one after the other."""
 
 _ORDERS: Final[tuple[Order, ...]] = ("as_stored", "reversed", "newest_first", "sorted")
-_MOST_BASES: Final = 32
+MOST_BASES: Final = 32
+"""How many bases one search looks at."""
 _MOST_JOINED: Final = 4
 _MOST_REVOKED: Final = 4
 _MOST_REVOKED_THRICE: Final = 8
@@ -144,13 +145,13 @@ def search_root(bases: Sequence[Base], root: Hash32, *, max_hashes: int = MAX_HA
     found: Arrangement | None = None
     exhausted = False
     try:
-        for story in _stories(bases[:_MOST_BASES]):
+        for story in _stories(bases[:MOST_BASES]):
             # The same root by merkle.py, or it is not believed.
             if story.leaves and tree.root(story.leaves) == root == merkle_root(story.leaves):
                 found = _arrangement(story)
                 break
         else:
-            exhausted = len(bases) > _MOST_BASES
+            exhausted = len(bases) > MOST_BASES
     except _BoundReachedError:
         exhausted = True
     return Search(found, tree.hashes, max_hashes, exhausted)
@@ -344,7 +345,7 @@ class RememberedSearches:
 
     def _key(self, bases: Sequence[Base], root: Hash32) -> bytes:
         asked = blake2b(root, digest_size=32)
-        for base in bases[:_MOST_BASES]:
+        for base in bases[:MOST_BASES]:
             asked.update(b"%d %d " % (base.base_id, len(base.leaves)))
             asked.update(b"".join(base.leaves))
             asked.update(repr(base.statuses).encode())

@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexer.core.merkle import implied_root
+from indexer.core.other_tree import OtherTree
+from indexer.core.root_story import arranged
 from indexer.core.session_layout import Layout, session_key
 from indexer.core.session_proof import VALIDATE_SESSION_KEY, SessionProof
 from indexer.core.types import ZERO_HASH, Address, BlockHeader, Hash32
@@ -35,6 +37,8 @@ class SessionState:
 
     `module_word` is the manager's slot in the account's list of modules. `refusal` is why the
     manager's validateSessionKey refuses the session, None if it takes it or was not asked.
+    `other` is what was found for a root that is not the set's, None if nothing was looked for;
+    if it proves the session, that proof is the one the manager was asked with.
     """
 
     block: BlockHeader
@@ -46,6 +50,7 @@ class SessionState:
     manager_code: bytes
     validation_module_code: bytes
     refusal: str | None
+    other: OtherTree | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ def judge(
     proved: SessionProof,
     state: SessionState,
     *,
+    account: Address,
     implementations: Collection[Address],
     managers: Collection[Address],
     layouts: Mapping[Address, Layout],
@@ -80,7 +86,8 @@ def judge(
     """Return every point in the order of POINTS.
 
     `proved` was made from the set that is taken for the account's; `managers` are those watched,
-    `layouts` those of session_layout.session_key.
+    `layouts` those of session_layout.session_key. Where another tree stands and proves the
+    session, root, proof and contract are judged by that tree.
     """
     return tuple(
         Point(name, holds, reason)
@@ -88,7 +95,7 @@ def judge(
             POINTS,
             [
                 *_of_account(state, implementations, managers),
-                *_of_root(proved, state),
+                *_of_root(proved, state, account),
                 _window(proved, state.block.timestamp),
                 *_of_modules(proved, state, layouts),
             ],
@@ -122,19 +129,40 @@ def _of_account(
     yield enabled, f"the manager is {'' if enabled else 'not '}enabled as a module of the account"
 
 
-def _of_root(proved: SessionProof, state: SessionState) -> Iterator[_Answer]:
-    if state.root == proved.root:
-        yield True, "in state it is that of the set"
-    elif state.root == ZERO_HASH:
-        yield False, f"the account has none; the set's is {_hex(proved.root)}"
-    else:
-        yield False, f"in state it is {_hex(state.root)}, the set's is {_hex(proved.root)}"
+def _of_root(proved: SessionProof, state: SessionState, account: Address) -> Iterator[_Answer]:
+    yield _root(proved, state, account)
     if proved.index is None:
         yield False, "an inner node of the tree that poses as a session; its proof means nothing"
     else:
         yield True, f"is session {proved.index} of the set"
-    reached = implied_root(proved.leaf, proved.proof) == state.root
-    yield reached, f"{'leads' if reached else 'does not lead'} to the root in state"
+    if implied_root(proved.leaf, proved.proof) == state.root:
+        yield True, "leads to the root in state"
+    elif state.other is not None and state.other.proved is not None:
+        yield True, "that of the tree in state leads to its root; the set's own does not"
+    else:
+        yield False, "does not lead to the root in state"
+
+
+def _root(proved: SessionProof, state: SessionState, account: Address) -> _Answer:
+    if state.root == proved.root:
+        return True, "in state it is that of the set"
+    if state.root == ZERO_HASH:
+        return False, f"the account has none; the set's is {_hex(proved.root)}"
+    differs = f"in state it is {_hex(state.root)}, the set's is {_hex(proved.root)}"
+    if state.other is None:
+        return False, differs
+    stands = told(state.other)
+    if stands is None:
+        return False, f"{differs}; `sessionwatch explain {_hex(account)}` tells what stands there"
+    return state.other.proved is not None, f"{differs}; {stands}"
+
+
+def told(other: OtherTree) -> str | None:
+    """Say which tree stands and whether it proves the session; None if nobody knows the tree."""
+    if other.arrangement is None:
+        return None
+    proves = "and it proves" if other.proved is not None else "which lacks"
+    return f"the root that stands is that of {arranged(other.arrangement)}, {proves} this session"
 
 
 def _window(proved: SessionProof, block_time: int) -> _Answer:

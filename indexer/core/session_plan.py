@@ -8,10 +8,11 @@ from typing import Literal
 
 from indexer.core.leaf_order import Order, choose_order
 from indexer.core.merkle import merkle_root, session_leaf
-from indexer.core.session_sets import MAX_SESSIONS
+from indexer.core.session_sets import MAX_SESSIONS, ClientStatus
 from indexer.core.types import Hash32, Session
 
-DropReason = Literal["expired", "named"]
+DropReason = Literal["named", "revoked", "expired", "repeated"]
+"""`revoked`: the client calls it so. `repeated`: it stays at an earlier place."""
 LeftOutReason = Literal["expired", "in the set", "repeated"]
 
 
@@ -81,11 +82,15 @@ def plan_sessions(
     block_time: int | None,
     drop: Collection[Hash32] = (),
     add: Sequence[Session] = (),
+    statuses: Sequence[ClientStatus | None] = (),
+    once: bool = False,
 ) -> SessionPlan:
     """Return the set that follows `stored`; it may be empty.
 
     Expired sessions go, old ones and new ones, unless `block_time` is None. Dropped is every
-    occurrence of a leaf in `drop`. What is in the set already is not added again.
+    occurrence of a leaf in `drop`, and of one that `statuses`, those of `stored`, call revoked at
+    each, unless it is to be added; with `once` all but its first. What is in the set already is
+    not added again.
     Raises ValueError if `drop` names a leaf that is not stored, or one that is to be added, and if
     the set gets more than MAX_SESSIONS.
     """
@@ -100,11 +105,28 @@ def plan_sessions(
     def expired(session: Session) -> bool:
         return block_time is not None and is_expired(session, block_time)
 
-    dropped = tuple(
-        Dropped(session, leaf, index, "named" if leaf in drop else "expired")
-        for index, (session, leaf) in enumerate(zip(stored, leaves, strict=True))
-        if leaf in drop or expired(session)
-    )
+    valid = {
+        leaf
+        for leaf, status in zip(leaves, statuses or [None] * len(leaves), strict=True)
+        if status != "revoked"
+    }
+    valid.update(added)
+    dropped: list[Dropped] = []
+    kept: set[Hash32] = set()
+    for index, (session, leaf) in enumerate(zip(stored, leaves, strict=True)):
+        reason: DropReason
+        if leaf in drop:
+            reason = "named"
+        elif leaf not in valid:
+            reason = "revoked"
+        elif expired(session):
+            reason = "expired"
+        elif once and leaf in kept:
+            reason = "repeated"
+        else:
+            kept.add(leaf)
+            continue
+        dropped.append(Dropped(session, leaf, index, reason))
     known = set(leaves)
     new: dict[Hash32, Session] = {}
     left_out: list[LeftOut] = []
@@ -119,7 +141,7 @@ def plan_sessions(
             new[leaf] = session
     gone = frozenset(one.stored_index for one in dropped)
     if len(gone) == len(stored) and not new:
-        return SessionPlan((), dropped, tuple(left_out), None, None)
+        return SessionPlan((), tuple(dropped), tuple(left_out), None, None)
     remaining = len(stored) - len(gone) + len(new)
     if remaining > MAX_SESSIONS:
         raise ValueError(f"the next set has {remaining} sessions, at most {MAX_SESSIONS} make one")
@@ -130,4 +152,4 @@ def plan_sessions(
         for item, changes in zip(order.items, order.changes, strict=True)
     )
     root = merkle_root([one.leaf for one in placed])
-    return SessionPlan(placed, dropped, tuple(left_out), root, order)
+    return SessionPlan(placed, tuple(dropped), tuple(left_out), root, order)

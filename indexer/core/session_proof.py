@@ -42,11 +42,18 @@ def prove_session(sessions: Sequence[Session], index: int) -> SessionProof:
 
     Raises IndexError outside of the set, AssertionError if the proof did not give the root.
     """
-    leaves = [session_leaf(session) for session in sessions]
-    leaf = leaves[index]
+    return prove_among(sessions[index], [session_leaf(session) for session in sessions])
+
+
+def prove_among(session: Session, leaves: Sequence[Hash32]) -> SessionProof:
+    """Return the proof of a session whose leaf, at its last place, is one of these.
+
+    Raises ValueError if it is none, AssertionError if the proof did not give the root.
+    """
+    leaf = session_leaf(session)
     last = len(leaves) - 1 - leaves[::-1].index(leaf)
     found = SessionProof(
-        sessions[index], leaf, last, merkle_proof(leaves, last), merkle_layers(leaves)[-1][0]
+        session, leaf, last, merkle_proof(leaves, last), merkle_layers(leaves)[-1][0]
     )
     assert implied_root(found.leaf, found.proof) == found.root
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from indexer.chain.head import fetch_head, fetch_header, fetch_headers
+from indexer.chain.head import fetch_head, fetch_header, fetch_headers, fetch_tagged
 from indexer.chain.rpc import Node, NodeRefusedError
 from indexer.core.types import ChainHead
 from indexer.errors import BlockUnknownError, NodeAnswerError
@@ -114,3 +114,15 @@ async def test_a_single_header_by_number_or_tag(sim: SimNode, node: Node) -> Non
     sim.fail(Answer(sim.block(4).to_json()), method=BY_NUMBER)
     with pytest.raises(NodeAnswerError, match="block 4 came for block 7"):
         await fetch_header(node, 7)
+
+
+async def test_a_tag_that_a_node_lacks_is_none(sim: SimNode, node: Node) -> None:
+    """Null or a refusal of the tag is absence; a node that wants to be asked later may have it."""
+    sim.mine(100)
+    assert await fetch_tagged(node, "finalized") == sim.header(36)
+    for absent in (Answer(None), Refuse("safe block not found", -39001)):
+        sim.fail(absent, method=BY_NUMBER)
+        assert await fetch_tagged(node, "safe") is None
+    sim.fail(Refuse("rate limit exceeded", -32005), method=BY_NUMBER)
+    with pytest.raises(NodeRefusedError):
+        await fetch_tagged(node, "safe")

@@ -26,7 +26,11 @@ def changes(draw, most=40):
     pool = leaves("old", most)
     old = draw(st.lists(st.sampled_from(pool), min_size=1, max_size=most))
     gone = draw(st.sets(st.sampled_from(old), max_size=len(old)))
-    dropped = frozenset(i for i, leaf in enumerate(old) if leaf in gone)
+    # Of a leaf that repeats all places may go, or those behind the first, or none.
+    tidied = draw(st.booleans())
+    dropped = frozenset(
+        i for i, leaf in enumerate(old) if leaf in gone or (tidied and leaf in old[:i])
+    )
     least = 1 if len(dropped) == len(old) else 0
     return old, dropped, leaves("new", draw(st.integers(least, most // 2)))
 
@@ -35,7 +39,8 @@ def cost_of(old, dropped, new, items):
     """Changed elements of the last proof of each kept leaf, by the plain functions."""
     all_leaves = [*old, *new]
     order = [all_leaves[item] for item in items]
-    last_old = {leaf: i for i, leaf in enumerate(old) if i not in dropped}
+    staying = {leaf for i, leaf in enumerate(old) if i not in dropped}
+    last_old = {leaf: i for i, leaf in enumerate(old) if leaf in staying}
     last_new = {leaf: i for i, leaf in enumerate(order)}
     return sum(
         changed_elements(merkle_proof(old, i), merkle_proof(order, last_new[leaf]))

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.core.merkle import MAX_UINT48
+from indexer.core.merkle import MAX_UINT48, merkle_root, session_leaf
+from indexer.core.other_tree import find_tree
 from indexer.core.presets import IMPLEMENTATION_200, MANAGER_V1_0_1
+from indexer.core.root_search import Base
 from indexer.core.session_check import POINTS, SessionState, is_usable, judge
 from indexer.core.session_proof import VALIDATE_SESSION_KEY, posing_node, prove_session
 from indexer.core.types import ZERO_ADDRESS, ZERO_HASH, Address, BlockHeader, Hash32, Session
@@ -16,6 +18,7 @@ NOW = 1_700_000_000
 # A module whose layout is known: the key stands in the first word.
 MODULE = Address(bytes.fromhex("8E09744b738e9Fec4A4df7Ab5621f1857F6Fa175"))
 KEY = b"\x11" * 20
+ACCOUNT = Address(b"\xac" * 20)
 SESSIONS = [Session(0, 0, MODULE, KEY.rjust(32, b"\0") + n.to_bytes(32) * 2) for n in range(5)]
 PROVED = prove_session(SESSIONS, 2)
 GOOD = SessionState(
@@ -33,7 +36,12 @@ GOOD = SessionState(
 
 def judged(state=GOOD, proved=PROVED):
     return judge(
-        proved, state, implementations={IMPLEMENTATION_200}, managers={MANAGER_V1_0_1}, layouts={}
+        proved,
+        state,
+        account=ACCOUNT,
+        implementations={IMPLEMENTATION_200},
+        managers={MANAGER_V1_0_1},
+        layouts={},
     )
 
 
@@ -111,3 +119,24 @@ def test_an_inner_node_is_never_a_member():
     points = {point.name: point.holds for point in judged(GOOD, posing)}
 
     assert (points["proof"], points["contract"], points["member"]) == (True, True, False)
+
+
+def test_a_session_is_judged_by_the_tree_that_stands():
+    """Root, proof and contract go by an arrangement that proves it; one that lacks it fails."""
+    leaves = tuple(session_leaf(one) for one in SESSIONS)
+    bases = [Base(1, leaves, (None,) * len(leaves))]
+    appended = merkle_root([*leaves, *leaves[:2], *leaves[3:]])
+    without = merkle_root([*leaves[:2], *leaves[3:]])
+
+    still = replace(GOOD, root=appended, other=find_tree(PROVED, bases, appended))
+    gone = replace(GOOD, root=without, other=find_tree(PROVED, bases, without))
+    nowhere = Hash32(b"\x77" * 32)
+    unknown = replace(GOOD, root=nowhere, other=find_tree(PROVED, bases, nowhere))
+
+    assert is_usable(judged(still))
+    assert failing(gone) == {"root", "proof"}
+    assert failing(unknown) == {"root", "proof"}
+    reasons = [{p.name: p.reason for p in judged(one)}["root"] for one in (still, gone, unknown)]
+    assert "and it proves this session" in reasons[0]
+    assert "which lacks this session" in reasons[1]
+    assert f"`sessionwatch explain 0x{ACCOUNT.hex()}`" in reasons[2]

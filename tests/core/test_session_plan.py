@@ -104,3 +104,33 @@ def test_wrong_leaves_to_drop_are_refused():
         plan_sessions(
             [session(1)], block_time=NOW, drop=[session_leaf(session(1))], add=[session(1)]
         )
+
+
+def test_what_a_store_calls_revoked_goes_unless_it_is_added_again():
+    """At every place of the leaf, by the client's word; a document that brings it back wins."""
+    stored = [session(1), session(2), session(3), session(3), session(4)]
+    statuses = ["active", "revoked", "revoked", None, "revoked"]
+
+    plan = plan_sessions(stored, block_time=NOW, statuses=statuses, add=[session(4)])
+
+    assert [(one.stored_index, one.reason) for one in plan.dropped] == [(1, "revoked")]
+    assert [one.added_index for one in plan.left_out] == [0]
+    assert len(plan_sessions(stored, block_time=NOW).sessions) == len(stored)
+
+
+def test_once_leaves_the_first_of_what_repeats():
+    """A tree that revocations appended to is planned as the list that the client keeps."""
+    kept, revoked, other = session(1), session(2), session(3)
+    appended = [kept, revoked, other, kept, other]
+    statuses = [None, "revoked", None, None, None]
+
+    plan = plan_sessions(appended, block_time=NOW, statuses=statuses, once=True)
+
+    assert {one.session for one in plan.sessions} == {kept, other}
+    assert [(one.stored_index, one.reason) for one in plan.dropped] == [
+        (1, "revoked"),
+        (3, "repeated"),
+        (4, "repeated"),
+    ]
+    assert plan.root == merkle_root([session_leaf(kept), session_leaf(other)])
+    assert plan.proofs == 2

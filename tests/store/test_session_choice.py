@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
+from indexer.core.root_search import Base
 from indexer.core.session_sets import build_set
 from indexer.core.types import Address, Session
 from indexer.errors import UsageError
 from indexer.store.pool import Database
-from indexer.store.session_choice import Indexed, indexed, newest_sets, stored_set
+from indexer.store.session_choice import Indexed, indexed, newest_sets, search_bases, stored_set
 from indexer.store.sessions import import_sets
 from tests.store.filling import ACCOUNT, CHAIN_ID, MANAGER, MODULE, OTHER_MANAGER
 
@@ -91,7 +92,29 @@ async def test_the_last_canonical_root_and_the_chains_time(database, database_ur
             (CHAIN_ID, MANAGER, ACCOUNT, 8, BLOCK, ROOT),
             (CHAIN_ID, MANAGER, ACCOUNT, 9, ORPHAN, b"\x99" * 32),
             (CHAIN_ID, OTHER_MANAGER, ACCOUNT, 9, BLOCK, b"\x55" * 32),
+            (CHAIN_ID, MANAGER, OTHER_ACCOUNT, 9, BLOCK, bytes(32)),
         ],
     )
-    await connection.close()
     assert await indexed(database, CHAIN_ID, MANAGER, ACCOUNT) == Indexed(9, 1000, ROOT, 8)
+    # A root seen again stands since it was set; one that never was another than zero, since ever.
+    await connection.execute("INSERT INTO chain.block VALUES ($1, 10, $2, 1010)", CHAIN_ID, BLOCK)
+    await connection.execute(
+        "INSERT INTO evidence.root_observation VALUES ($1, $2, $3, 10, $4, $5)",
+        CHAIN_ID, MANAGER, ACCOUNT, BLOCK, ROOT,
+    )  # fmt: skip
+    assert await indexed(database, CHAIN_ID, MANAGER, ACCOUNT) == Indexed(9, 1000, ROOT, 8)
+    none = Indexed(9, 1000, bytes(32), None)
+    assert await indexed(database, CHAIN_ID, MANAGER, OTHER_ACCOUNT) == none
+    await connection.close()
+
+
+async def test_a_search_starts_from_all_sets_of_the_place(database):
+    """Newest first, leaves in order, statuses beside them; records of the chain among them."""
+    first, second = Session(0, 0, MODULE, b"1"), Session(0, 0, MODULE, b"2")
+    told = build_set(CHAIN_ID, MANAGER, ACCOUNT, [second, first], client_statuses=("revoked", None))
+    left = build_set(CHAIN_ID, MANAGER, ACCOUNT, [second, first, first], matched_form="revoke_form")
+    ids = await store(database, told, left, one_set(b"3", manager=OTHER_MANAGER))
+    assert await search_bases(database, CHAIN_ID, MANAGER, ACCOUNT) == [
+        Base(ids[1], left.leaves, (None, None, None)),
+        Base(ids[0], told.leaves, ("revoked", None)),
+    ]
