@@ -1675,7 +1675,7 @@ BEGIN
             ('block_number', 'The number of the block.'),
             ('block_time', 'When the block was made, by the chain''s clock.'),
             ('by_time_only', 'True: time alone (grace, expiry) opened it, not a block.'),
-            ('bundler', 'Who sent the transaction that carried the operation; null: none did, or it has not been read.'),
+            ('bundler', 'Who sent the transaction, of those that carried a user operation or whose trace was read; null: not known.'),
             ('called', 'The contract of the call that this session stands for; null: it stands for all calls, or they are not known.'),
             ('calls', 'What it calls: [{to, value, selector, data_bytes}]; null or empty while the input has not been read.'),
             ('client_status', 'What the client''s store says of the session: pending, active, inactive, expired, revoked; null: nothing. The client''s word, never trusted as truth about the chain.'),

@@ -221,6 +221,9 @@ def _by(root: Mapping[str, Any]) -> list[str]:
         "ambiguous": "one of several transactions in that block",
     }.get(root["attribution"], "unknown: nothing names it")
     parts = [who]
+    for name, key in (("session key", "session_key"), ("session", "leaf"), ("module", "module")):
+        if root[key]:
+            parts.append(f"{name} {root[key]}")
     if root["user_op_hash"]:
         parts.append(f"user operation {root['user_op_hash']}")
     if root["transaction_hash"]:

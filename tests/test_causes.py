@@ -260,3 +260,7 @@ async def test_a_root_that_a_session_key_set(watch: Watch, account: SmartAccount
         f"A session key, not the owner, set the root {short(longer)}, registered in block "
         f"{receipt.block_number} by user operation {short(op.hash())}."
     )
+    named = await watch.connection.fetchval(
+        "SELECT leaf FROM watch.session_root_current WHERE account = $1", hexed(account.address)
+    )
+    assert named == hexed(session_leaf(wanted[1]))

@@ -25,7 +25,10 @@ def remedy(cause: Cause) -> str:
         case "module_without_code":
             return "Correct the module's address in those sessions, store and register the new set."
         case "cleared_on_chain":
-            return "If it was not you who ended all sessions, register the stored set again."
+            return (
+                "If it was not you who ended all sessions, register the stored set again; if it "
+                "was, nothing is to be done until the next set."
+            )
         case "reverted_to_older_set":
             return (
                 "Find the client that still has the older list and update it, then register the "

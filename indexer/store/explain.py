@@ -37,8 +37,8 @@ SELECT verdict, cause, severity, warnings, since_block, since_time, is_final, ex
   FROM watch.verdict WHERE account = $1 AND chain_id = $2 AND manager = $3"""
 
 _ROOT = """
-SELECT root, block_number, block_time, attribution, evidence, user_op_hash, transaction_hash,
-       change_block_exact, is_final
+SELECT root, block_number, block_time, attribution, evidence, leaf, session_key, module,
+       user_op_hash, transaction_hash, change_block_exact, is_final
   FROM watch.session_root_current WHERE account = $1 AND chain_id = $2 AND manager = $3"""
 
 _SETS = """
