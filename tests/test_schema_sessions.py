@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -204,3 +205,66 @@ async def test_a_tainted_account_is_believed_to_do_what_no_log_says(chain: Conne
     assert await rows(chain, query) == []
     await chain.execute("UPDATE chain.root_attribution SET contradicting_evidence = 'event'")
     assert await rows(chain, query) == [("event",)]
+
+
+async def test_of_a_manager_without_code_nothing_is_claimed(chain: Connection) -> None:
+    """A call of an address without code succeeds and sets nothing: none stood, none is missed."""
+    await observe(chain, 12, bytes(32), manager=OTHER)
+    given = {"block_number": 12, "manager": OTHER, "account": ALICE, "evidence": "state"}
+    await insert(
+        chain, "chain.root_attribution", **given, contradicting_evidence="calldata",
+        contradicting_root=NEXT,
+    )  # fmt: skip
+    await insert(
+        chain, "chain.root_hint", block_number=12, manager=OTHER, account=ALICE, root=NEXT,
+        evidence="calldata",
+    )  # fmt: skip
+    views = ("root_disagreement", "session_root_transient")
+    assert [await rows(chain, f"SELECT 1 FROM watch.{view}") for view in views] == [[], []]
+    await observe(chain, 9, ROOT, manager=OTHER, account=address(9))
+    assert [len(await rows(chain, f"SELECT 1 FROM watch.{view}")) for view in views] == [1, 1]
+
+
+async def test_logs_alone_name_nobody_for_an_account_that_was_tainted(chain: Connection) -> None:
+    """A stranger may have set the root beside an operation that did something else."""
+    await observe(chain, 12, ROOT)
+    await insert(
+        chain, "chain.root_attribution", block_number=12, manager=MANAGER, account=ALICE,
+        evidence="state", attribution="session_key", transaction_hash=hash32(7),
+        user_op_hash=OP, leaf=LEAF,
+    )  # fmt: skip
+    query = "SELECT attribution, transaction_hash, user_op_hash, leaf FROM watch.session_root"
+    named = [("session_key", text(hash32(7)), text(OP), text(LEAF))]
+    assert await rows(chain, query) == named
+    await insert(
+        chain, "evidence.account_observation", account=ALICE, block_number=12,
+        block_hash=hash32(12), tainted=True, enabled_managers=[],
+    )  # fmt: skip
+    assert await rows(chain, query) == [("ambiguous", None, None, None)]
+    await chain.execute("UPDATE chain.root_attribution SET evidence = 'trace'")
+    assert await rows(chain, query) == named
+
+
+async def test_sessions_that_no_watched_manager_saw_are_not_told(chain: Connection) -> None:
+    """Another module may take a signature of the same shape, and ask nobody."""
+    await stored(chain, ROOT, LEAF)
+    await use(chain, manager=OTHER)
+    await mint(chain)
+    assert await rows(chain, "SELECT 1 FROM watch.session_use") == []
+    assert await rows(chain, "SELECT 1 FROM watch.session_mint") == []
+    assert await rows(chain, "SELECT use_count FROM watch.session") == [(0,)]
+
+
+async def test_a_log_index_at_its_limit_breaks_no_view(chain: Connection) -> None:
+    """2^31 - 1 is a legal index, and the next one is none."""
+    await stored(chain, ROOT, LEAF, call_hash=hash32(5))
+    await insert(
+        chain, "chain.account_event", block_number=12, log_index=2**31 - 1, account=ALICE,
+        event="ExecutionSuccess",
+        args=json.dumps(
+            {"to": text(MANAGER), "dataHash": text(hash32(5)), "operation": 0}
+        ),
+    )  # fmt: skip
+    await observe(chain, 12, NEXT)
+    found = await rows(chain, "SELECT log_index, root FROM watch.session_root_transient")
+    assert found == [(2**31 - 1, text(ROOT))]

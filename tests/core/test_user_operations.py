@@ -15,7 +15,9 @@ from indexer.core.merkle import session_leaf
 from indexer.core.types import Address, Session
 from indexer.core.user_operations import (
     Call,
+    SessionParameters,
     UserOperation,
+    UserOperationBody,
     decode_bodies,
     decode_calls,
     decode_handle_ops,
@@ -341,3 +343,14 @@ def test_selectors_are_those_of_the_contracts():
         "SET_MERKLE_ROOT": "setMerkleRoot(bytes32)",
     }.items():
         assert getattr(user_operations, constant) == keccak(signature.encode())[:4]
+
+
+def test_only_a_router_is_believed_to_have_asked_a_manager():
+    """Any module may take a router's signature; a manager's own names the manager as the module."""
+    session = Session(0, 0, B, b"")
+    shown = SessionParameters(MANAGER, session, session_leaf(session), (), session_leaf(session))
+    by_router = UserOperationBody(keccak(b"op"), A, None, B, (), (shown,))
+    assert by_router.believed({B}) is by_router
+    assert by_router.believed(()).sessions == ()
+    by_manager = replace(by_router, validation_module=MANAGER)
+    assert by_manager.believed(()) is by_manager

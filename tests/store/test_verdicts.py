@@ -11,6 +11,7 @@ import pytest
 from indexer.core.merkle import keccak
 from indexer.core.types import ZERO_HASH, Address
 from indexer.core.verdicts import Settings
+from indexer.store import searches
 from indexer.store.chain_row import NEVER
 from indexer.store.pool import Database
 from indexer.store.searches import SEARCHES
@@ -521,3 +522,21 @@ async def test_many_unknown_roots_let_others_work_between_them(database, filling
     assert [change.new.cause for change in changes] == ["unknown_root"] * 5
     assert made == {0, 1, 2, 3, 4, 5}
     assert again == []
+
+
+async def test_a_brief_decision_leaves_long_searches_to_others(database, filling, monkeypatch):
+    """The live lane holds the chain's row: what it has no time for is queued, and not forgotten."""
+    monkeypatch.setattr(searches, "LIVE_SEARCH_SECONDS", 0.0)
+    await store(database, session_set([1, 2, 3]))
+    await filling.root(100, keccak(b"nobody's, briefly"))
+    later = at(0) + timedelta(days=100_000)
+    assert await step(database, 100, confirmed_at=later, taken=(), brief=True) == []
+    async with database.connection() as connection:
+        assert [q.account for q in await queued_keys(connection, CHAIN_ID, 10)] == [ACCOUNT]
+
+    (change,) = await step(database, 100, confirmed_at=later)
+    assert change.new.cause == "unknown_root"
+    # Remembered now, it costs the live lane nothing.
+    assert await step(database, 100, confirmed_at=later, taken=(), brief=True) == []
+    async with database.connection() as connection:
+        assert await queued_keys(connection, CHAIN_ID, 10) == []
