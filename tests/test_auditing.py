@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from indexer.core.merkle import root_slot
@@ -205,14 +206,15 @@ async def test_a_node_without_proofs(
         assert one["reason"] == "no_log"
 
 
+@pytest.mark.parametrize("words", ["missing trie node 00 (path )", "backend failure 17"])
 async def test_a_change_in_blocks_whose_state_is_gone(
-    toolchain: Toolchain, database_url: str, tmp_path: Path
+    toolchain: Toolchain, database_url: str, tmp_path: Path, words: str
 ) -> None:
-    """Known to stand at the audited block, and not to have changed there."""
+    """Known to stand at the audited block, and not to have changed there, however it is worded."""
     async with watching(toolchain, database_url, tmp_path, audit_seconds=1) as watch:
         account = await registered(watch, "emil")
         await audited(watch)
-        pruned = {"error": {"code": -32000, "message": "missing trie node 00 (path )"}}
+        pruned = {"error": {"code": -32000, "message": words}}
         hashes: set[str] = set()
         for method in ("eth_getStorageAt", "eth_call"):
             watch.proxy.refuse(method, pruned, lambda params: _old(params, hashes))
