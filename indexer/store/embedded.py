@@ -94,6 +94,7 @@ class EmbeddedPostgres:
         self._cluster = self.data_dir / "postgres"
         self._lock: IO[str] | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._spawning = asyncio.Lock()
         self._binaries = Path()
         self._account = Account(-1, -1)
         self._short_socket_dir: Path | None = None
@@ -133,7 +134,8 @@ class EmbeddedPostgres:
             found = self._cluster_version(version)
             if not found:
                 await self._create_cluster()
-            await self._launch()
+            self._process = await self._spawn()
+            await self._until_ready(self._process)
             await self._create_database()
             self._write_lock(ready=True)
         except BaseException:
@@ -156,13 +158,20 @@ class EmbeddedPostgres:
                 return
             _log.error("embedded_postgres_ended", exit_code=code)
             await end_leftovers(self._cluster)
-            await self._launch()
+            # stop() may come at any await: it must find the new server, or there must be none
+            async with self._spawning:
+                if self._process is not process:
+                    return
+                self._process = process = await self._spawn()
+            if not await self._until_ready(process):
+                return
             self._write_lock(ready=True)
             _log.info("embedded_postgres_restarted", data_dir=str(self.data_dir))
 
     async def stop(self) -> None:
         """Stop the server (fast, then immediate, then killed) and let go of the folder."""
-        process, self._process = self._process, None
+        async with self._spawning:
+            process, self._process = self._process, None
         if process is not None:
             for order, patience_seconds in (
                 (signal.SIGINT, 5.0),
@@ -280,7 +289,7 @@ class EmbeddedPostgres:
             )
         staging.rename(self._cluster)  # over an empty folder too
 
-    async def _launch(self) -> None:
+    async def _spawn(self) -> asyncio.subprocess.Process:
         self._choose_socket_dir()
         log_path = self.data_dir / "postgres.log"
         _rotate(log_path)
@@ -296,7 +305,7 @@ class EmbeddedPostgres:
         for key, value in settings.items():
             arguments += ["-c", f"{key}={value}"]
         with os.fdopen(_open_private(log_path), "ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *launcher(arguments, self._account, signal.SIGINT),
                 cwd=self._cluster,
                 env=ENVIRONMENT,
@@ -306,9 +315,15 @@ class EmbeddedPostgres:
                 # a Ctrl-C in the terminal is for the program, which stops the server last
                 start_new_session=True,
             )
+
+    async def _until_ready(self, process: asyncio.subprocess.Process) -> bool:
+        """Wait until `process` takes connections; False if stop() was called meanwhile."""
+        log_path = self.data_dir / "postgres.log"
         deadline = time.monotonic() + _START_SECONDS
-        while read_postmaster(self._cluster) != (self._process.pid, "ready"):
-            if self._process.returncode is not None:
+        while read_postmaster(self._cluster) != (process.pid, "ready"):
+            if self._process is not process:
+                return False
+            if process.returncode is not None:
                 raise FatalError(
                     f"the embedded Postgres ended at once: {last_error(tail(log_path))}",
                     remedy=f"see {log_path}",
@@ -319,6 +334,7 @@ class EmbeddedPostgres:
                     remedy=f"see {log_path}; recovery after a crash may need more time",
                 )
             await asyncio.sleep(0.01)
+        return self._process is process
 
     def _choose_socket_dir(self) -> None:
         """Leave the socket in the cluster, unless that path is too long or hard to quote."""

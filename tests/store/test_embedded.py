@@ -151,6 +151,20 @@ async def test_a_server_whose_postmaster_was_killed_starts_again(data_dir: Path)
         await keeper
 
 
+async def test_a_server_that_is_starting_again_can_be_stopped(data_dir: Path) -> None:
+    """stop() at any moment of a restart: the keeper ends without an error, no server stays."""
+    for moment in range(12):
+        server = EmbeddedPostgres(data_dir, fsync=False)
+        await server.start()
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            group.create_task(server.keep_running())
+            os.kill(read_postmaster(data_dir / "postgres")[0], signal.SIGKILL)
+            # not to wait for anything: the moments of a restart lie between 0 and about 50 ms
+            await asyncio.sleep(moment * 0.005)
+            await server.stop()
+        await until_gone(data_dir)
+
+
 async def test_a_stale_postmaster_pid_of_somebody_else_is_ignored(data_dir: Path) -> None:
     """A postmaster.pid whose number now belongs to another process stops nothing and nobody."""
     async with EmbeddedPostgres(data_dir, fsync=False):
