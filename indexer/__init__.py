@@ -151,6 +151,7 @@ store/  3 OUT: the only code with SQL; one step, one transaction
 
 web/    4 SIDE: what the daemon shows over HTTP; nothing here writes
     health.py           what the daemon says of itself
+    hosts.py            which Host header a request may carry
     server.py           /metrics, /livez, /readyz, /status
     page.py             the status page
 

@@ -134,6 +134,7 @@ async def _web(settings: Settings, health: Health, database: Database) -> None:
     await serve(
         settings.http.host,
         settings.http.port,
+        hosts=settings.http.hosts,
         health=health,
         database=database,
         now=time.monotonic,

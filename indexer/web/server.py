@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from indexer.errors import ConfigurationError, RetryableError, SessionwatchError
@@ -23,6 +24,7 @@ from indexer.metrics import render
 from indexer.store.pool import Database
 from indexer.store.status import read_status
 from indexer.web.health import Health
+from indexer.web.hosts import HostRule
 from indexer.web.page import CONTENT_SECURITY_POLICY, render_page
 
 # A hundred people with the page open must not cost more than one of them.
@@ -31,6 +33,11 @@ STATUS_DEADLINE_SECONDS = 5.0
 SHUTDOWN_SECONDS = 2.0
 MAX_LINE_BYTES = 2048
 MAX_HEADER_BYTES = 8190
+
+_OTHER_HOST = (
+    "not served under this name: ask 127.0.0.1 or localhost, or add the name to http.hosts in the"
+    " configuration\n"
+)
 
 _HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -46,13 +53,12 @@ _HEADERS = {
 
 _SERVER_LOG = logging.getLogger("indexer.web")
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 async def serve(
     host: str,
     port: int,
     *,
+    hosts: tuple[str, ...] = (),
     health: Health,
     database: Database | None,
     now: Callable[[], float],
@@ -60,12 +66,15 @@ async def serve(
 ) -> None:
     """Serve until cancelled, then let running answers end for at most 2 seconds.
 
-    `now` is the monotonic clock `health` was written with. `database` None: /status and the
+    `hosts` are further names a request may ask for, see HostRule. `now` is the monotonic clock
+    `health` was written with. `database` None: /status and the
     page say that there is none. `on_listening` is called once with the port, which port 0
     leaves to the system. Raises ConfigurationError if the address cannot be listened on.
     """
     site = _Site(health, database, now)
-    app = web.Application(middlewares=[_only_reads], client_max_size=1024)
+    app = web.Application(
+        middlewares=[_only_reads, _only_our_names(HostRule(host, hosts))], client_max_size=1024
+    )
     app.on_response_prepare.append(_add_headers)
     app.add_routes(
         [
@@ -208,6 +217,18 @@ async def _only_reads(request: web.Request, handler: Handler) -> web.StreamRespo
     # what is left of the body is not worth reading
     refused.force_close()
     return refused
+
+
+def _only_our_names(rule: HostRule) -> Middleware:
+    """Refuse a request that was meant for another host, on every path alike."""
+
+    @web.middleware
+    async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if rule.accepts(request.headers.getall("Host", [])):
+            return await handler(request)
+        return _text_response(_OTHER_HOST, status=421)
+
+    return refuse
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
