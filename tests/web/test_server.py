@@ -10,8 +10,8 @@ import pytest
 
 from indexer.errors import ConfigurationError
 from indexer.web.health import ChainHealth, Health
-from indexer.web.page import CONTENT_SECURITY_POLICY
 from indexer.web.server import SHUTDOWN_SECONDS, serve
+from indexer.web.style import CONTENT_SECURITY_POLICY
 from tests.web.serving import serving
 
 PATHS = ("/", "/status", "/metrics", "/livez", "/readyz")
@@ -85,7 +85,10 @@ async def test_metrics_are_prometheus_text():
     assert "# HELP sessionwatch_" in text
 
 
-@pytest.mark.parametrize("path", ["/", "/status"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/status", "/?chain=mumbai", "/?account=0x089348f5108185f75cc5644ba1620a633dc5e4ca"],
+)
 async def test_without_a_database_a_sentence_is_the_answer(path: str):
     """Status and page answer 503 with a sentence when there is no database."""
     async with serving(ready_health()) as port:
