@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -26,8 +26,8 @@ COUNTED = 1000
 """How far rows are counted; one more stands for any larger number."""
 
 _ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-# Per statement: a read that is this slow is given up, whatever it is about.
-_LIMIT_TIME = "SET LOCAL statement_timeout = '2s'"
+# Per statement: what is this slow is given up, and the page does without it where it can.
+_LIMIT_TIME = "SET LOCAL statement_timeout = '500ms'"
 
 _CHAINS = "SELECT chain_id, chain, indexed_block FROM watch.progress ORDER BY chain_id"
 
@@ -35,14 +35,21 @@ _WATCHED = """
 SELECT chain_id, created_block, source, implementation, tainted, modules
   FROM watch.account WHERE account = $1 AND chain_id = ANY($2::bigint[]) ORDER BY chain_id"""
 
-# What somebody stored for a chain that is not followed yet is shown as well.
+# On the tables, whose indexes answer however many roots and sets there are. Sets that somebody
+# stored for a chain that is not followed yet are found as well.
 _PLACES = """
-SELECT k.chain_id, k.manager
-  FROM (SELECT chain_id, manager FROM watch.verdict WHERE account = $1
+SELECT k.chain_id, evidence.hex(k.manager) AS manager
+  FROM (SELECT v.chain_id, v.manager::bytea FROM chain.verdict AS v
+         WHERE v.closed_block IS NULL AND evidence.hex(v.account) = $1
         UNION
-        SELECT chain_id, manager FROM watch.session_set WHERE account = $1
+        SELECT s.chain_id, s.manager::bytea FROM sessions.session_set AS s
+         WHERE evidence.hex(s.account) = $1
         UNION
-        SELECT chain_id, manager FROM watch.session_root_current WHERE account = $1) AS k
+        SELECT c.chain_id, m.manager FROM chain.chain AS c
+         CROSS JOIN LATERAL unnest(c.managers) AS m (manager)
+         WHERE EXISTS (SELECT FROM evidence.root_observation AS o
+                        WHERE o.chain_id = c.chain_id AND o.manager = m.manager
+                          AND evidence.hex(o.account) = $1)) AS k
  WHERE $2::bigint IS NULL OR k.chain_id = $2
  ORDER BY k.chain_id, k.manager
  LIMIT $3"""
@@ -52,17 +59,18 @@ SELECT verdict, cause, severity, warnings, since_block, since_time, is_final, ex
        on_chain_root, expected_root, on_chain_set_id, expected_set_id
   FROM watch.verdict WHERE account = $1 AND chain_id = $2 AND manager = $3"""
 
+# The newest first on the table, in the order of an index; the view then looks up who made these.
+_ROOT_BLOCKS = """
+SELECT block_number FROM chain.root_change
+ WHERE chain_id = $2 AND account = $1 AND manager = $3
+ ORDER BY block_number DESC LIMIT $4"""
+
 _ROOTS = """
 SELECT block_number, block_time, root, set_id, attribution, evidence, leaf, session_key, module,
        user_op_hash, transaction_hash, change_block_exact, is_final
-  FROM watch.session_root WHERE account = $1 AND chain_id = $2 AND manager = $3
- ORDER BY block_number DESC LIMIT $4"""
-
-# Counted on the table below the view, which would look up who made each change.
-_ROOT_COUNT = """
-SELECT count(*) FROM (
-    SELECT FROM chain.root_change WHERE chain_id = $2 AND account = $1 AND manager = $3
-     LIMIT $4) AS counted"""
+  FROM watch.session_root
+ WHERE account = $1 AND chain_id = $2 AND manager = $3 AND block_number = ANY($4::bigint[])
+ ORDER BY block_number DESC"""
 
 _SET_IDS = """
 SELECT set_id FROM sessions.session_set WHERE chain_id = $2 AND account = $1 AND manager = $3
@@ -84,21 +92,22 @@ SELECT s.set_id, s.leaf_index, s.leaf, s.valid_until, s.valid_after, s.session_v
         WHERE x.set_id = wanted.set_id ORDER BY x.leaf_index LIMIT $2) AS s
  ORDER BY s.set_id, s.leaf_index"""
 
+_USE_BLOCKS = """
+SELECT block_number FROM chain.session_use
+ WHERE evidence.hex(account) = $1 AND chain_id = $2 AND evidence.hex(manager) = $3
+ ORDER BY block_number DESC LIMIT $4"""
+
 _USES = """
 SELECT block_number, block_time, user_op_hash, leaf, set_id, known, session_key, success, root_state
-  FROM watch.session_use WHERE account = $1 AND chain_id = $2 AND manager = $3
- ORDER BY block_number DESC, log_index DESC, use_index DESC LIMIT $4"""
-
-_USE_COUNT = """
-SELECT count(*) FROM (
-    SELECT FROM chain.session_use
-     WHERE evidence.hex(account) = $1 AND chain_id = $2 AND evidence.hex(manager) = $3
-     LIMIT $4) AS counted"""
+  FROM watch.session_use
+ WHERE account = $1 AND chain_id = $2 AND manager = $3 AND block_number = ANY($4::bigint[])
+ ORDER BY block_number DESC, log_index DESC, use_index DESC LIMIT $5"""
 
 _MINTS = """
 SELECT block_number, block_time, session_key, contract, token_id, amount, to_address, fits
-  FROM watch.session_mint WHERE account = $1 AND chain_id = $2 AND manager = $3
- ORDER BY block_number DESC, log_index DESC, batch_index DESC LIMIT $4"""
+  FROM watch.session_mint
+ WHERE account = $1 AND chain_id = $2 AND manager = $3 AND block_number >= $4
+ ORDER BY block_number DESC, log_index DESC, batch_index DESC LIMIT $5"""
 
 _MINT_COUNT = """
 SELECT count(*) FROM (
@@ -106,6 +115,11 @@ SELECT count(*) FROM (
      LIMIT $4) AS counted"""
 
 Row = Mapping[str, Any]
+Part = TypeVar("Part")
+_Key = tuple[str, int, str]
+"""Account, chain and manager as the views have them."""
+_RawKey = tuple[bytes, int, bytes]
+"""The same as the tables have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +134,19 @@ class Listed:
 class Place:
     """An account in one manager of one chain: rows of the views of these names.
 
-    `sessions` are those of each set in `sets`, by its id, in order and at most MAX_SESSIONS.
-    `verdict` None: none was decided yet.
+    `verdict` None: none was decided yet. Of the others None means that it could not be read in
+    time. `sessions` are those of each set in `sets`, by its id, in order and at most
+    MAX_SESSIONS; `mints` those of the newest uses that were counted.
     """
 
     chain_id: int
     manager: str
     verdict: Row | None
-    roots: Listed
-    sets: Listed
+    roots: Listed | None
+    sets: Listed | None
     sessions: Mapping[int, Sequence[Row]]
-    uses: Listed
-    mints: Listed
+    uses: Listed | None
+    mints: Listed | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +179,7 @@ async def read_account_page(
             return await _read(connection, account, chain)
         except asyncpg.QueryCanceledError as error:
             raise DatabaseUnavailableError(
-                "the database took more than 2 seconds for one part of this account",
+                "the database took too long for this account",
                 remedy="look for long-running queries in pg_stat_activity",
             ) from error
 
@@ -195,29 +210,59 @@ async def _place(connection: Connection, account: Address, chain_id: int, manage
     raw = (account, chain_id, bytes.fromhex(manager[2:]))
     verdicts = await _rows(connection, _VERDICT, *key)
     verdict = verdicts[0] if verdicts else None
-    ids = [row["set_id"] for row in await _rows(connection, _SET_IDS, *raw, COUNTED + 1)]
+    roots = await _in_time(connection, lambda: _roots(connection, key, raw))
+    sets = await _in_time(connection, lambda: _sets(connection, key, raw, verdict))
+    uses = await _in_time(connection, lambda: _uses(connection, key))
+    return Place(
+        chain_id,
+        manager,
+        verdict,
+        roots,
+        sets[0] if sets else None,
+        sets[1] if sets else {},
+        uses[0] if uses else None,
+        uses[1] if uses else None,
+    )
+
+
+async def _in_time(connection: Connection, read: Callable[[], Awaitable[Part]]) -> Part | None:
+    """Read one part behind a savepoint; None if a statement of it took too long."""
+    try:
+        async with connection.transaction():
+            return await read()
+    except asyncpg.QueryCanceledError:
+        return None
+
+
+async def _roots(connection: Connection, key: _Key, raw: _RawKey) -> Listed:
+    newest = await connection.fetch(_ROOT_BLOCKS, *raw, COUNTED + 1)
+    blocks = [row["block_number"] for row in newest]
+    return Listed(await _rows(connection, _ROOTS, *key, blocks[:MAX_ROOTS]), len(blocks))
+
+
+async def _sets(
+    connection: Connection, key: _Key, raw: _RawKey, verdict: Row | None
+) -> tuple[Listed, Mapping[int, Sequence[Row]]]:
+    ids = [row["set_id"] for row in await connection.fetch(_SET_IDS, *raw, COUNTED + 1)]
     shown = set(ids[:MAX_SETS])
     if verdict is not None:
         shown |= {verdict["on_chain_set_id"], verdict["expected_set_id"]} - {None}
     sessions: dict[int, list[Row]] = {set_id: [] for set_id in shown}
     for row in await _rows(connection, _SESSIONS, list(shown), MAX_SESSIONS):
         sessions[row["set_id"]].append(row)
-    return Place(
-        chain_id,
-        manager,
-        verdict,
+    return Listed(await _rows(connection, _SETS, *key, list(shown)), len(ids)), sessions
+
+
+async def _uses(connection: Connection, key: _Key) -> tuple[Listed, Listed]:
+    """Return uses and mints."""
+    newest = await connection.fetch(_USE_BLOCKS, *key, COUNTED + 1)
+    blocks = [row["block_number"] for row in newest]
+    if not blocks:
+        return Listed([], 0), Listed([], 0)
+    return (
+        Listed(await _rows(connection, _USES, *key, blocks[:MAX_USES], MAX_USES), len(blocks)),
         Listed(
-            await _rows(connection, _ROOTS, *key, MAX_ROOTS),
-            await connection.fetchval(_ROOT_COUNT, *raw, COUNTED + 1),
-        ),
-        Listed(await _rows(connection, _SETS, *key, list(shown)), len(ids)),
-        sessions,
-        Listed(
-            await _rows(connection, _USES, *key, MAX_USES),
-            await connection.fetchval(_USE_COUNT, *key, COUNTED + 1),
-        ),
-        Listed(
-            await _rows(connection, _MINTS, *key, MAX_MINTS),
+            await _rows(connection, _MINTS, *key, blocks[-1], MAX_MINTS),
             await connection.fetchval(_MINT_COUNT, *key, COUNTED + 1),
         ),
     )

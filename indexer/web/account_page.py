@@ -36,6 +36,8 @@ _SET_STATE = {
 _OPEN_STATES = {"on_chain", "expected"}
 _SESSION_STATE_CLASS = {"active": "good", "not_yet_valid": "warn"}
 
+_TOO_SLOW = "<p class=warn>Not read: the database took too long. Ask again, or in SQL.</p>"
+
 Row = Mapping[str, Any]
 
 
@@ -176,7 +178,9 @@ def _set_link(set_id: int, chain_id: int) -> str:
     return f"<a href='#set-{chain_id}-{set_id}'>set {set_id}</a>"
 
 
-def _roots(roots: Listed, chain_id: int) -> str:
+def _roots(roots: Listed | None, chain_id: int) -> str:
+    if roots is None:
+        return f"<h3>Roots</h3>{_TOO_SLOW}"
     if not roots.rows:
         return "<h3>Roots</h3><p>The manager never held a root for it, as far as it was read.</p>"
     rows = [
@@ -212,6 +216,8 @@ def _author(row: Row) -> str:
 
 
 def _sets(place: Place) -> str:
+    if place.sets is None:
+        return f"<h3>Stored sets</h3>{_TOO_SLOW}"
     if not place.sets.rows:
         return "<h3>Stored sets</h3><p>No session set is stored.</p>"
     shown = counted(len(place.sets.rows), place.sets.count, COUNTED)
@@ -290,7 +296,9 @@ def _last_used(row: Row) -> str:
     return f"block {number(row['last_used_block'])}{when}"
 
 
-def _uses(uses: Listed) -> str:
+def _uses(uses: Listed | None) -> str:
+    if uses is None:
+        return f"<h3>Uses</h3>{_TOO_SLOW}"
     if not uses.rows:
         return "<h3>Uses</h3><p>No session of it has signed a user operation.</p>"
     rows = [
@@ -317,8 +325,8 @@ def _uses(uses: Listed) -> str:
     return "<h3>Uses</h3>" + table(caption, columns, rows)
 
 
-def _mints(mints: Listed) -> str:
-    if not mints.rows:
+def _mints(mints: Listed | None) -> str:
+    if mints is None or not mints.rows:
         return ""
     rows = [
         (

@@ -95,7 +95,7 @@ details[open] { padding-bottom: .75rem; }
 details:target { outline: 2px solid var(--link); }
 summary { padding: .6rem 0; cursor: pointer; }
 footer { margin-top: 2.5rem; }
-footer a { display: inline-block; padding: .6rem 0; }
+footer a, main > p > a { display: inline-block; padding: .5rem 0; }
 @media (max-width: 44rem) {
   body { padding-inline: .75rem; }
   .drifts code, .whole { font-size: .75rem; }

@@ -19,7 +19,7 @@ class Tab:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
         self._number = 0
-        self.violations: list[str] = []
+        self.said: list[str] = []
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method of the protocol and return its result."""
@@ -36,7 +36,7 @@ class Tab:
     async def _receive(self) -> dict[str, Any]:
         said: dict[str, Any] = await self._socket.receive_json(timeout=30)
         if said.get("method") == "Log.entryAdded":
-            self.violations.append(said["params"]["entry"]["text"])
+            self.said.append(said["params"]["entry"]["text"])
         return said
 
     async def open(self, url: str, *, width: int, dark: bool) -> None:
