@@ -207,7 +207,8 @@ def _drifts(chain: Mapping[str, Any], name: str) -> str:
 
 def _bars(chain: Mapping[str, Any], max_lag_seconds: float | None) -> str:
     """One bar per lane; `progress` and `meter` need neither a script nor a style of their own."""
-    rows = [_lag(chain["progress"], max_lag_seconds)]
+    is_followed = chain["progress"]["indexed_block"] is not None
+    rows = [_lag(chain["progress"], max_lag_seconds)] if is_followed else []
     rows += [
         f"<li><span>{escape(name)}</span>"
         f"<progress max=100 value={float(lane['percent']):.1f} aria-label='{escape(name)}'>"
@@ -217,7 +218,8 @@ def _bars(chain: Mapping[str, Any], max_lag_seconds: float | None) -> str:
     ]
     said = summary(chain)
     words = f"<p>{escape(said[0].upper() + said[1:])}.</p>" if said else ""
-    return f"<h3>Lag and coverage</h3><ul class=bars>{''.join(rows)}</ul>{words}"
+    bars = f"<ul class=bars>{''.join(rows)}</ul>" if rows else "<p>Not followed yet.</p>"
+    return f"<h3>Lag and coverage</h3>{bars}{words}"
 
 
 def _lag(progress: Mapping[str, Any], max_lag_seconds: float | None) -> str:

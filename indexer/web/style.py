@@ -63,7 +63,8 @@ button { font-weight: 600; cursor: pointer; }
   gap: .75rem 1.5rem; margin-top: .75rem; }
 .facts dt, .told dt { color: var(--quiet); font-size: .875rem; }
 .facts dd { font-size: 1.125rem; font-variant-numeric: tabular-nums; }
-.told > div { display: grid; grid-template-columns: 9rem 1fr; gap: 0 1rem; padding: .35rem 0; }
+.told > div { display: grid; grid-template-columns: 9rem 1fr; gap: 0 1rem; padding: .35rem 0;
+  align-items: baseline; }
 .bars li { display: grid; grid-template-columns: 13rem minmax(4rem, 14rem) 1fr;
   gap: 0 1rem; align-items: center; padding: .3rem 0; }
 progress, meter { width: 100%; height: .875rem; accent-color: var(--good); }
@@ -99,6 +100,7 @@ footer a, main > p > a { display: inline-block; padding: .5rem 0; }
 @media (max-width: 44rem) {
   body { padding-inline: .75rem; }
   .drifts code, .whole { font-size: .75rem; }
+  form:has(select) input { flex-basis: 100%; }
   .told > div { grid-template-columns: 1fr; }
   .bars li { grid-template-columns: 1fr 8rem; padding: .5rem 0; }
   .bars .words { grid-column: 1 / -1; grid-row: 2; }

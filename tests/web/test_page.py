@@ -180,6 +180,17 @@ def test_lag_is_a_bar_of_what_is_allowed():
     assert "Finished: the chain's configured last block is indexed and final." in finished
 
 
+def test_a_chain_that_was_never_followed_has_no_lag():
+    """The database says 0 where nothing is known."""
+    status = a_status("plain")
+    chain = status["chains"][0]
+    chain["progress"] |= {"indexed_block": None, "lag_seconds": 0.0, "lag_blocks": 0}
+    chain["lanes"] = []
+    page = render_page(status, {}, uptime_seconds=0.0, version="0.1.0")
+    assert "<h3>Lag and coverage</h3><p>Not followed yet.</p>" in page
+    assert "behind" not in page
+
+
 def test_what_is_wrong_stands_first():
     """Reasons, violations, findings of audits and drifts by severity, before any chain."""
     status = a_status("mumbai")
