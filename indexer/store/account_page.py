@@ -35,24 +35,27 @@ _WATCHED = """
 SELECT chain_id, created_block, source, implementation, tainted, modules
   FROM watch.account WHERE account = $1 AND chain_id = ANY($2::bigint[]) ORDER BY chain_id"""
 
-# On the tables, whose indexes answer however many roots and sets there are. Sets that somebody
-# stored for a chain that is not followed yet are found as well.
+# On the tables, whose indexes answer however many roots and sets there are. What has drifted comes
+# first. Sets that somebody stored for a chain that is not followed yet are found as well.
 _PLACES = """
 SELECT k.chain_id, evidence.hex(k.manager) AS manager
-  FROM (SELECT v.chain_id, v.manager::bytea FROM chain.verdict AS v
+  FROM (SELECT v.chain_id, v.manager::bytea, CASE v.verdict WHEN 'drifted' THEN 1 ELSE 2 END
+          FROM chain.verdict AS v
          WHERE v.closed_block IS NULL AND evidence.hex(v.account) = $1
         UNION
-        SELECT s.chain_id, s.manager::bytea FROM sessions.session_set AS s
+        SELECT s.chain_id, s.manager::bytea, 3 FROM sessions.session_set AS s
          WHERE evidence.hex(s.account) = $1
         UNION
-        SELECT c.chain_id, m.manager FROM chain.chain AS c
+        SELECT c.chain_id, m.manager, 3 FROM chain.chain AS c
          CROSS JOIN LATERAL unnest(c.managers) AS m (manager)
-         WHERE EXISTS (SELECT FROM evidence.root_observation AS o
-                        WHERE o.chain_id = c.chain_id AND o.manager = m.manager
-                          AND evidence.hex(o.account) = $1)) AS k
- WHERE $2::bigint IS NULL OR k.chain_id = $2
- ORDER BY k.chain_id, k.manager
- LIMIT $3"""
+         WHERE EXISTS (
+               SELECT FROM evidence.root_observation AS o
+                WHERE o.chain_id = c.chain_id AND o.account = $2 AND o.manager = m.manager
+                  AND o.root <> decode(repeat('00', 32), 'hex'))) AS k (chain_id, manager, rank)
+ WHERE $3::bigint IS NULL OR k.chain_id = $3
+ GROUP BY k.chain_id, k.manager
+ ORDER BY min(k.rank), k.chain_id, k.manager
+ LIMIT $4"""
 
 _VERDICT = """
 SELECT verdict, cause, severity, warnings, since_block, since_time, is_final, explanation,
@@ -192,7 +195,7 @@ async def _read(connection: Connection, account: Address, chain: str | None) -> 
         return None
     asked = [chain_id] if chain_id is not None else [row["chain_id"] for row in chains]
     watched = await _rows(connection, _WATCHED, text, asked)
-    places = await _rows(connection, _PLACES, text, chain_id, MAX_PLACES + 1)
+    places = await _rows(connection, _PLACES, text, account, chain_id, MAX_PLACES + 1)
     return AccountPage(
         text,
         chains,

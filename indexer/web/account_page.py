@@ -97,7 +97,7 @@ def _watched(row: Row, names: Mapping[int, str]) -> str:
 def _place(place: Place, names: Mapping[int, str], account: str) -> str:
     chain = names.get(place.chain_id)
     verdict = place.verdict
-    kind = "calm" if verdict is None else _panel_kind(verdict)
+    kind = "" if verdict is None else _panel_kind(verdict)
     return (
         f"<section class='panel {kind}'>"
         f"<h2>{escape(chain or 'a chain not followed yet')}"

@@ -36,6 +36,9 @@ async def fill(connection: Connection) -> None:
         await observe(
             connection, number, root(number), account=ALICE, manager=MANAGER, attributed=True
         )
+    # read, and zero: nothing to tell
+    await observe(connection, 2, bytes(32), account=ALICE, manager=OTHER_MANAGER)
+    await observe(connection, 2, bytes(32), account=WATCHED, manager=MANAGER)
     for number in range(SETS):
         await _store(connection, number)
     for number in range(USES):
