@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -242,6 +243,7 @@ class _Site:
             raise RetryableError("the database did not answer in time") from error
 
 
+@cache
 def program_version() -> str:
     """The installed distribution's version, "unknown" in a tree that is not installed."""
     try:
