@@ -57,6 +57,15 @@ class Server:
             return [{"metric": {}, "value": data["result"]}]
         return list(data["result"])
 
+    async def has(self, expression: str, seconds: float = 60.0) -> list[dict[str, Any]]:
+        """Wait until an expression has an answer; return it."""
+
+        async def answered() -> bool:
+            return bool(await self.query(expression))
+
+        await until(answered, f"Prometheus to know {expression}", seconds)
+        return await self.query(expression)
+
     async def firing(self) -> set[str]:
         """Return the names of the alerts that fire in Prometheus now."""
         alerts = (await self.get("/api/v1/alerts"))["data"]["alerts"]
