@@ -50,6 +50,14 @@ class Server:
             assert answer.status == 200, await answer.text()
             return await answer.json()
 
+    async def post(self, path: str, document: Any) -> None:
+        """Send JSON to its HTTP interface. A refusal fails with its words."""
+        async with (
+            aiohttp.ClientSession() as client,
+            client.post(self.url + path, json=document) as answer,
+        ):
+            assert answer.status == 200, await answer.text()
+
     async def query(self, expression: str) -> list[dict[str, Any]]:
         """Return what Prometheus answers to an expression now: [{"metric": …, "value": …}]."""
         data = (await self.get("/api/v1/query", query=expression))["data"]

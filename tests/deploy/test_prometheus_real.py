@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from indexer.devnet.accounts import root_of_set
 from indexer.devnet.tools import Toolchain
@@ -79,6 +81,41 @@ async def test_drift_reaches_a_webhook_and_leaves_it_when_it_is_over(
                 await until(is_over, "the end of the drift to be told")
                 assert await story.watch.daemon.stop() == 0
                 assert (await hook.receives("SessionwatchDown"))["labels"]["severity"] == "critical"
+
+
+async def test_what_is_behind_another_alert_is_silent_there_and_only_there(tmp_path: Path) -> None:
+    """A real Alertmanager suppresses each target of an inhibition, but not on another instance."""
+    config = alertmanager_config(tmp_path, "http://127.0.0.1:1/alerts")
+    rules = yaml.safe_load(config.read_text())["inhibit_rules"]
+    async with running_alertmanager(tmp_path, config) as alertmanager:
+        for number, rule in enumerate(rules):
+            sources, targets = named(rule["source_matchers"]), named(rule["target_matchers"])
+            here = f"{number}:1"
+            posted = [labelled(name, here) for name in {sources[0], *targets}]
+            # Each on an instance of its own: among themselves they may silence each other.
+            posted += [labelled(name, f"{number}:{name}") for name in targets]
+            await alertmanager.post("/api/v2/alerts", [{"labels": one} for one in posted])
+            told = await alertmanager.get("/api/v2/alerts")
+            suppressed = {
+                (one["labels"]["alertname"], one["labels"]["instance"])
+                for one in told
+                if one["status"]["state"] == "suppressed"
+            }
+            assert {one for one in suppressed if one[1].startswith(f"{number}:")} == {
+                (name, here) for name in targets
+            }
+
+
+def named(matchers: list[str]) -> list[str]:
+    """Return the alerts that the matchers of an inhibition name."""
+    return re.findall(r"Sessionwatch\w+", " ".join(matchers))
+
+
+def labelled(name: str, instance: str) -> dict[str, str]:
+    """Return the labels of an alert, those that all of them have and that of a chain."""
+    severity = ALERTS[name]["labels"]["severity"]
+    shared = {"alertname": name, "severity": severity, "job": "sessionwatch"}
+    return shared | {"instance": instance, "chain": "local"}
 
 
 async def test_metrics_are_written_as_prometheus_wants_them(

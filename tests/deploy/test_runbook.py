@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import indexer
 from indexer.devnet import addresses as at
 from indexer.devnet.tools import Toolchain
 from tests.deploy.monitoring import prometheus_config, running_prometheus
@@ -66,7 +67,7 @@ def test_every_line_is_of_a_kind_that_is_run_or_known_not_to_be() -> None:
 
 def test_the_log_has_the_events_that_are_looked_for() -> None:
     """What journalctl is asked to grep for is an event of the log, by its name."""
-    source = "\n".join(path.read_text() for path in Path("indexer").rglob("*.py"))
+    source = "\n".join(path.read_text() for path in Path(indexer.__file__).parent.rglob("*.py"))
     patterns = re.findall(r"--grep='([^']+)'", "\n".join(command_lines()))
     events = {word for pattern in patterns for word in pattern.split("|") if "_" in word}
     assert {"step_retried", "wait_began", "finality_violated"} <= events
@@ -132,6 +133,7 @@ async def add_what_is_rare(watch: Watch, account: str) -> None:
     await connection.execute("UPDATE chain.coverage SET blocks = '{}' WHERE pass <> 'logs'")
 
 
+@pytest.mark.timeout(120)
 async def test_every_statement_finds_what_it_is_for(
     toolchain: Toolchain, database_url: str, tmp_path: Path
 ) -> None:
