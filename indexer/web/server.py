@@ -21,7 +21,7 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from indexer.errors import ConfigurationError, RetryableError, SessionwatchError
-from indexer.metrics import render
+from indexer.metrics import READY, render
 from indexer.store.account_page import read_account_page
 from indexer.store.drift_list import read_drift_list
 from indexer.store.pool import Database
@@ -161,6 +161,7 @@ class _Site:
         )
 
     async def metrics(self, _request: web.Request) -> web.Response:
+        READY.set(not self.health.reasons(self.now()))
         return web.Response(body=render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(self, _request: web.Request) -> web.Response:
