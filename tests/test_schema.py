@@ -104,27 +104,27 @@ async def test_nothing_cascades(connection: Connection) -> None:
 
 async def test_applying_twice_changes_nothing(empty_database_url: str) -> None:
     """The second apply says that the version is there."""
-    assert "now has schema version 1" in await schema.apply(empty_database_url)
-    assert "already has schema version 1" in await schema.apply(empty_database_url)
+    assert "now has schema version 2" in (await schema.apply(empty_database_url)).sentence()
+    assert "already has" in (await schema.apply(empty_database_url)).sentence()
 
 
 async def test_two_that_apply_at_once_do_not_collide(empty_database_url: str) -> None:
     """One of them does the work, the other waits and finds it done."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(schema.apply(empty_database_url)) for _ in range(2)]
-    assert sorted("already" in task.result() for task in tasks) == [False, True]
+    assert sorted("already" in task.result().sentence() for task in tasks) == [False, True]
 
 
 async def test_a_dry_run_leaves_nothing_behind(empty_database_url: str) -> None:
     """A dry run applies the schema and rolls it back."""
-    assert "rolled back" in await schema.apply(empty_database_url, dry_run=True)
+    assert "rolled back" in (await schema.apply(empty_database_url, dry_run=True)).sentence()
     async with connected(empty_database_url) as opened:
         with pytest.raises(SchemaVersionError, match="no sessionwatch schema") as caught:
             await schema.check_version(opened)
     assert caught.value.remedy == "sessionwatch schema apply"
 
 
-@pytest.mark.parametrize(("found", "remedy"), [(0, "schema apply"), (2, "install")])
+@pytest.mark.parametrize(("found", "remedy"), [(0, "schema apply"), (3, "install")])
 async def test_another_version_is_refused(
     database_url: str, connection: Connection, found: int, remedy: str
 ) -> None:
@@ -132,7 +132,7 @@ async def test_another_version_is_refused(
     await schema.check_version(connection)
     await connection.execute("UPDATE evidence.schema_version SET version = $1", found)
     for attempt in (schema.check_version(connection), schema.apply(database_url)):
-        with pytest.raises(SchemaVersionError, match=f"version {found}.*needs 1") as caught:
+        with pytest.raises(SchemaVersionError, match=f"version {found}.*needs 2") as caught:
             await attempt
         assert remedy in caught.value.remedy
 
@@ -178,7 +178,7 @@ async def test_an_owner_without_superuser_rights_can_apply(
             await admin.execute(f"ALTER DATABASE {database} OWNER TO {login}")
             for role in ("owner", "writer", "reader"):  # in this cluster a superuser made them
                 await admin.execute(f"GRANT sessionwatch_{role} TO {login} WITH ADMIN OPTION")
-        assert "now has" in await schema.apply(url)
+        assert "now has" in (await schema.apply(url)).sentence()
         async with connected(url_of(postgres_url, "postgres")) as admin:
             await admin.execute(f"ALTER DATABASE {database} OWNER TO CURRENT_USER")
 
@@ -236,7 +236,12 @@ async def test_who_logs_in_as_the_reader_gets_safe_defaults(connection: Connecti
     settings = await connection.fetchval(
         "SELECT rolconfig FROM pg_roles WHERE rolname = 'sessionwatch_reader'"
     )
-    assert sorted(settings) == ["default_transaction_read_only=on", "statement_timeout=30s"]
+    assert sorted(settings) == [
+        "default_transaction_read_only=on",
+        "idle_in_transaction_session_timeout=60s",
+        "statement_timeout=30s",
+        "temp_file_limit=1GB",
+    ]
 
 
 async def test_no_view_shows_session_key_data(connection: Connection) -> None:
