@@ -76,7 +76,7 @@ BEGIN
         NULL; -- SET LOCAL ROLE below says whether the caller may act as the owner
     END;
     EXECUTE format('GRANT CREATE, CONNECT, TEMPORARY ON DATABASE %I TO sessionwatch_owner', current_database());
-    EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO sessionwatch_writer', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO sessionwatch_writer', current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO sessionwatch_reader', current_database());
     -- Temporary tables, large objects and the schema public are the places where every role may write.
     BEGIN

@@ -40,6 +40,8 @@ BEGIN
     EXCEPTION WHEN insufficient_privilege OR internal_error THEN
         NULL;
     END;
+    -- A temporary table would be the one place where the writer could run DDL of its own.
+    EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM sessionwatch_writer', current_database());
     IF superuser THEN
         -- Who holds the right advisory lock keeps the daemon from starting and sets from being stored.
         FOR lock_function IN
