@@ -128,6 +128,7 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     watched.py          the watch list: who is watched, adopting more, the lives of cohorts
     rows.py             what one step found, and writing it once
     copying.py          COPY into the tables, in key order
+    evidence.py         what was read of state before, where nobody can read it again
     observations.py     what was read from state, and who is named for it
     settling.py         the changes that wait for a trace, and what traces said
     layouts.py          what sessions may do, derived again when a layout has changed

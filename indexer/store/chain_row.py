@@ -176,6 +176,9 @@ SELECT $1, m.manager, a.account, true
 ON CONFLICT (chain_id, manager, account) DO UPDATE SET read_state = true"""
 
 
+# Of a back-up: it speaks of cohorts of the database it came from, and all is owed again anyway.
+_NOTHING_IS_LOST_YET = "DELETE FROM evidence.unobserved WHERE chain_id = $1"
+
 # A pass reads its triggers from rows. Where retention has dropped them, logs and inputs are owed
 # again; what was noted as dropped is then so no longer, and a restart takes nothing back twice.
 _READ_AGAIN = """
@@ -235,6 +238,8 @@ async def take_over(
             remedy=f"rename [chains.{settings.name}] or use another database",
         ) from error
     assert row is not None
+    if held is None:
+        await connection.execute(_NOTHING_IS_LOST_YET, settings.chain_id)
     wanted = ([p.name for p in passes], [p.filter for p in passes])
     await connection.execute(_READ_SLOTS_AGAIN, settings.chain_id, list(settings.managers))
     await connection.execute(_STOP_FOLLOWING, settings.chain_id, *wanted)
