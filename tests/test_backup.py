@@ -77,7 +77,7 @@ async def machine(folder: Path) -> AsyncIterator[EmbeddedPostgres]:
         yield server
 
 
-@pytest.mark.parametrize("tainted", [False, True])
+@pytest.mark.parametrize("tainted", [False, pytest.param(True, marks=pytest.mark.long)])
 async def test_a_back_up_is_restored_beside_a_node_without_old_state(
     toolchain: Toolchain, tmp_path: Path, tainted: bool
 ) -> None:
@@ -108,6 +108,7 @@ async def test_a_back_up_is_restored_beside_a_node_without_old_state(
                 await until(lambda: settled(connection, *tip), "the cohort's past", 20)
                 assert await daemon.stop() == 0
                 before = await everything(connection)
+                seen = await counted(connection, tip[0] - FINALITY)
                 set_ids = await connection.fetchval("SELECT max(set_id) FROM watch.session_set")
             await commands(tmp_path, old.url, documented("pg_dump"))
 
@@ -121,6 +122,7 @@ async def test_a_back_up_is_restored_beside_a_node_without_old_state(
                 await until(lambda: read_what_can_be(connection, tip), "the index", 20)
                 assert await daemon.stop() == 0
                 after, lost = await everything(connection), await stretches(connection)
+                assert seen <= await counted(connection, tip[0] - FINALITY)
                 # The next set gets the next number, not one that is there.
                 await insert(connection, "sessions.session_set")
                 newest = await connection.fetchval("SELECT max(set_id) FROM watch.session_set")
@@ -170,6 +172,16 @@ async def everything(connection: Connection) -> dict[str, list[dict[str, Any]]]:
         kept = [{name: row[name] for name in row if name not in lost} for row in rows]
         found[view] = sorted(kept, key=repr)
     return found
+
+
+async def counted(connection: Connection, last_block: int) -> set[tuple[Any, ...]]:
+    """Return the observations up to a block that count, wherever they were made."""
+    rows = await connection.fetch(
+        "SELECT manager, account, block_number, root FROM chain.canonical_root"
+        " WHERE block_number <= $1",
+        last_block,
+    )
+    return {tuple(row) for row in rows}
 
 
 async def read_what_can_be(connection: Connection, tip: tuple[int, bytes]) -> bool:
