@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from indexer.devnet.tools import Toolchain
+from indexer.store import schema
 from indexer.store.chain_row import Connection
 from indexer.store.embedded import EmbeddedPostgres, postgres_binaries
 from tests.daemon_process import configuration, running_daemon, settled, until
 from tests.fixtures_database import connected
 from tests.pruned_story import KEPT_BLOCKS, Story
+from tests.released_schemas import contents, fill, released
 from tests.routes import MANAGERS
 from tests.schema_rows import insert
 from tests.test_pruned_state import (
@@ -141,6 +143,62 @@ async def test_a_back_up_is_restored_beside_a_node_without_old_state(
                 row["warnings"] = sorted({*row["warnings"]} - {"not_final", "unreadable_state"})
     for view, rows in before.items():
         assert after[view] == rows, view
+
+
+OUR_BACKUP = """
+SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE n.nspname IN ('evidence', 'sessions') AND c.relkind = 'r'
+   AND c.oid <> 'evidence.schema_version'::regclass ORDER BY 1"""
+
+
+@pytest.mark.parametrize("version", range(schema.FIRST_VERSION, schema.SCHEMA_VERSION))
+async def test_a_back_up_of_an_older_release_is_restored_into_this_one(
+    tmp_path: Path, version: int
+) -> None:
+    """Its rows fit, its version row is taken for what it is, and this database's stays."""
+    async with machine(tmp_path / "machine") as server:
+        await commands(tmp_path, server.url, "createdb sessionwatch")
+        async with connected(server.url) as old:
+            async with old.transaction():
+                await old.execute(released(version))
+            await fill(old)
+            before = await contents(old, OUR_BACKUP)
+        await commands(tmp_path, server.url, documented("pg_dump") + "dropdb sessionwatch")
+        await commands(tmp_path, server.url, documented("createdb"))
+        async with connected(server.url) as new:
+            after = await contents(new, OUR_BACKUP)
+            await schema.check_version(new)
+    assert all(before.values())
+    for table, rows in before.items():
+        assert [{name: row[name] for name in rows[0]} for row in after[table]] == rows, table
+
+
+@pytest.mark.parametrize(
+    ("of_backup", "of_database", "said"),
+    [
+        ("version = 3", "", "back-up is of schema version 3, the database has version 2"),
+        ("version = 1", "restores_from = 2", "here only versions from 2 on can be restored"),
+    ],
+)
+async def test_a_back_up_that_does_not_fit_is_refused_whole(
+    tmp_path: Path, of_backup: str, of_database: str, said: str
+) -> None:
+    """The reason is said, and not a row of it is restored."""
+    async with machine(tmp_path / "machine") as server:
+        await commands(tmp_path, server.url, "createdb sessionwatch; sessionwatch schema apply")
+        async with connected(server.url) as old:
+            await fill(old)
+            await old.execute(f"UPDATE evidence.schema_version SET {of_backup}")
+        await commands(tmp_path, server.url, documented("pg_dump") + "dropdb sessionwatch")
+        prepare, restore = documented("createdb").split("pg_restore")
+        await commands(tmp_path, server.url, prepare)
+        async with connected(server.url) as new:
+            if of_database:
+                await new.execute(f"UPDATE evidence.schema_version SET {of_database}")
+            code, output = await shell(tmp_path, server.url, "pg_restore" + restore)
+            assert code != 0
+            assert said in output
+            assert not any((await contents(new, OUR_BACKUP)).values())
 
 
 # By view: what does not come back, since it is of the index and not of what was seen.

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import asyncpg
 import pytest
 
 from indexer.store import schema
 from tests.fixtures_database import Connection, connected, url_of
 from tests.logins import denied, logged_in, member, rights
+from tests.released_schemas import released as released_text
 from tests.schema_rows import CHAIN, insert
-
-RELEASED = Path(__file__).parent / "store" / "released" / "0001.sql"
 
 # What the writer changes in place of what nobody can read again; everything else only grows.
 WRITER_CHANGES = {
@@ -268,7 +265,7 @@ async def test_an_owner_without_superuser_rights_can_apply(
                 await admin.execute(f"GRANT sessionwatch_{role} TO {login} WITH ADMIN OPTION")
         if released:
             async with connected(url) as owner, owner.transaction():
-                await owner.execute(RELEASED.read_text())
+                await owner.execute(released_text(schema.FIRST_VERSION))
         assert (await schema.apply(url)).migrations == ((2,) if released else ())
         async with connected(url_of(postgres_url, "postgres")) as admin:
             await admin.execute(f"ALTER DATABASE {database} OWNER TO CURRENT_USER")

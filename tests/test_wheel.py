@@ -11,6 +11,7 @@ from pathlib import Path
 from indexer.store import schema
 from tests.environment import environment
 from tests.fixtures_database import connected
+from tests.released_schemas import released
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,6 +48,6 @@ async def test_the_wheel_applies_and_migrates_the_schema(
     printed = await run(installed, "indexer", "schema", "print", env=env)
     assert printed == (ROOT / "schema.sql").read_text()
     async with connected(empty_database_url) as admin, admin.transaction():
-        await admin.execute((ROOT / "tests/store/released/0001.sql").read_text())
+        await admin.execute(released(schema.FIRST_VERSION))
     said = await run(installed, "indexer", "schema", "apply", env=env)
     assert f"now has schema version {schema.SCHEMA_VERSION}, by migration 2" in said
