@@ -8,6 +8,9 @@
 --
 -- Apply it with `sessionwatch schema apply`, or: psql -1 -v ON_ERROR_STOP=1 -f schema.sql
 -- It holds no psql commands and no BEGIN/COMMIT of its own.
+--
+-- What changes here needs the same in the migration that leads to this version (indexer/store/migrations), new columns
+-- last in their table: a migrated database is compared with a fresh one, object by object.
 
 -- Roles belong to the whole cluster: another database may have made them, and another transaction may be making
 -- them now. What the caller may not change, because an administrator set the roles up, stays as it is.

@@ -151,6 +151,14 @@ SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid 
    AND c.oid <> 'evidence.schema_version'::regclass ORDER BY 1"""
 
 
+# The logins that README makes, and what each is for.
+LOGINS = {
+    "sessionwatch": "SELECT session_key_data FROM sessions.session",
+    "sessionwatch_reader": "SELECT * FROM watch.session",
+    "anna": "SELECT * FROM watch.session",
+}
+
+
 @pytest.mark.parametrize("version", range(schema.FIRST_VERSION, schema.SCHEMA_VERSION))
 async def test_a_back_up_of_an_older_release_is_restored_into_this_one(
     tmp_path: Path, version: int
@@ -165,6 +173,11 @@ async def test_a_back_up_of_an_older_release_is_restored_into_this_one(
             before = await contents(old, OUR_BACKUP)
         await commands(tmp_path, server.url, documented("pg_dump") + "dropdb sessionwatch")
         await commands(tmp_path, server.url, documented("createdb"))
+        await commands(tmp_path, server.url, documented("psql"))
+        for login, query in LOGINS.items():
+            url = server.url.replace("user=postgres", f"user={login}")
+            async with connected(url) as opened:
+                await opened.fetch(query)
         async with connected(server.url) as new:
             after = await contents(new, OUR_BACKUP)
             await schema.check_version(new)

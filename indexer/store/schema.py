@@ -1,7 +1,9 @@
 """The database schema: its texts, applying them, and whether a database has the version we need.
 
 `schema.sql` is the interface people query, and the whole truth for a fresh database; the files in
-`migrations/` bring a database of an older version to the same. This file only carries them there.
+`migrations/` bring a database of an older version to the same. A migration after which back-ups of
+older versions no longer fit raises evidence.schema_version.restores_from. This file only carries
+the texts there.
 The daemon itself runs no DDL but chain.ensure_partitions and chain.drop_partitions.
 """
 
