@@ -14,6 +14,7 @@ The shell
     cli_plan_text.py    what it prints, against what is on chain
     cli_choice.py       which session of which set is meant
     cli_prove.py        sessions prove
+    cli_schema.py       schema apply, print
     cli_validate.py     sessions validate: what it asks and prints
     validate.py         what a node says of one session, after one block
     whole_files.py      files that appear whole or not at all, for their owner only
@@ -119,7 +120,7 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     remedies.py         what to do about a verdict, a cause, a warning
 
 store/  3 OUT: the only code with SQL; one step, one transaction
-    schema.py           schema.sql: applying it, and its version
+    schema.py           schema.sql and migrations/: applying them, and the version
     pool.py             the connections, and what their failures mean
     chain_row.py        the row of one chain: taking it over, locking it
     live_view.py        what a live step is planned on, in one snapshot
@@ -129,6 +130,7 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     watched.py          the watch list: who is watched, adopting more, the lives of cohorts
     rows.py             what one step found, and writing it once
     copying.py          COPY into the tables, in key order
+    evidence.py         what was read of state before, where nobody can read it again
     observations.py     what was read from state, and who is named for it
     settling.py         the changes that wait for a trace, and what traces said
     layouts.py          what sessions may do, derived again when a layout has changed
