@@ -116,6 +116,12 @@ def configuration(
     )
 
 
+def second_chain(config: str, node_url: str) -> str:
+    """Return the configuration with a chain `other`, id 80002, added."""
+    other = configuration("unused", node_url, chain="other", chain_id=80002)
+    return config + "\n" + other[other.index("[chains.other]") :]
+
+
 def _toml(value: object) -> str:
     if isinstance(value, str):
         return f'"{value}"'
@@ -128,11 +134,12 @@ def _toml(value: object) -> str:
 # and with it its event loop.
 _TWEAKED = """
 import signal, sys, time
-from indexer import auditing, cli, daemon, history, lanes
+from indexer import auditing, cli, daemon, history, ingest, lanes
 from indexer.store import pool
+modules = (lanes, history, daemon, auditing, ingest, pool)
 for setting in sys.argv.pop(1).split():
     name, value = setting.split("=")
-    module = next(one for one in (lanes, history, daemon, auditing, pool) if hasattr(one, name))
+    module = next(one for one in modules if hasattr(one, name))
     setattr(module, name, float(value))
 signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))
 cli.main()
@@ -150,8 +157,8 @@ async def running_daemon(
 ) -> AsyncIterator[Daemon]:
     """Run the daemon with this configuration; kill it at the end if it still runs.
 
-    `tweak` shortens waiting times by their names in daemon, lanes, history, auditing or
-    store.pool: "GIVE_UP_SECONDS=1". A worker does not know of them. `variables` are added to its
+    `tweak` shortens waiting times by their names in daemon, lanes, history, auditing, ingest
+    or store.pool: "GIVE_UP_SECONDS=1". A worker does not know of them. `variables` are added to its
     environment.
     """
     config_file = folder / f"{name}.toml"

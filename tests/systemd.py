@@ -83,7 +83,7 @@ class Systemd(asyncio.DatagramProtocol):
 
         await until(shown, f"{words} in the status", 30)
 
-    async def is_fed(self, daemon: Daemon, intervals: int = 2) -> None:
+    async def is_fed(self, daemon: Daemon, intervals: float = 1.5) -> None:
         """Wait until so many intervals have been bridged by pings; it must not starve meanwhile."""
         assert self.watchdog_seconds is not None
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""What systemd is told and when, over real sockets; the daemon itself is in test_daemon_notify."""
+"""What systemd is told and when, over real sockets; test_watchdog has the daemon itself."""
 
 from __future__ import annotations
 
