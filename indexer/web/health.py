@@ -104,6 +104,5 @@ class Health:
         """Say for people, in one line, how the whole process is."""
         if self.stopping:
             return "stopping"
-        words = ["the database cannot be reached"] if self.database_lost else []
-        words += [f"{name}: {chain.line()}" for name, chain in self.chains.items()]
-        return "; ".join(words) or "starting"
+        lines = [f"{name}: {chain.line()}" for name, chain in self.chains.items()]
+        return "; ".join(lines) or "starting"

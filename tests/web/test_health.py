@@ -72,3 +72,41 @@ def test_a_node_that_was_set_back_is_said_at_once_and_a_lagging_one_in_time():
     assert lagging.reasons(1001.0) == (said,)
     set_back = replace(lagging, node_below_final=True)
     assert set_back.reasons(941.0) == ("the node is behind for 1 seconds: the node shows block 9",)
+
+
+@pytest.mark.parametrize(
+    ("chain", "line"),
+    [
+        (ChainHealth(), "starting"),
+        (ChainHealth(waiting_for="database"), "waiting for the database"),
+        (
+            ChainHealth(indexed_block=49, lag_seconds=0.4, drifted=6),
+            "block 49, 0 s behind, 6 drifted",
+        ),
+        (
+            ChainHealth(indexed_block=49, waiting_for="node", lag_seconds=2.0),
+            "block 49, waiting for the node, 0 drifted",
+        ),
+        (
+            ChainHealth(indexed_block=49, node_behind="the node shows block 9"),
+            "block 49, the node is behind, 0 drifted",
+        ),
+        (ChainHealth(indexed_block=49, finished=True), "block 49, finished, 0 drifted"),
+        (
+            ChainHealth(indexed_block=49, finality_violation="block 7", waiting_for="node"),
+            "block 49, finality violation, 0 drifted",
+        ),
+    ],
+)
+def test_one_line_says_where_a_chain_stands(chain: ChainHealth, line: str):
+    """What holds it up comes before how far behind it is."""
+    assert chain.line() == line
+    health = Health(started_monotonic=0.0, chains={"amoy": chain, "mumbai": ChainHealth()})
+    assert health.line() == f"amoy: {line}; mumbai: starting"
+
+
+def test_the_process_has_a_line_before_and_after_its_chains():
+    """It starts and it stops, whatever its chains do."""
+    assert Health(started_monotonic=0.0).line() == "starting"
+    stopping = Health(started_monotonic=0.0, stopping=True, chains={"mumbai": ChainHealth()})
+    assert stopping.line() == "stopping"
