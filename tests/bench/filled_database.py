@@ -43,7 +43,8 @@ SELECT $1, $2, $3, $4, $5, extract(epoch FROM now())::bigint - 2 * $4::bigint"""
 
 # Not those of primary keys and constraints.
 _INDEXES = """
-SELECT i.indexrelid::regclass::text AS name, pg_get_indexdef(i.indexrelid) AS definition
+SELECT i.indexrelid::regclass::text AS name,
+       replace(pg_get_indexdef(i.indexrelid), ' ON ONLY ', ' ON ') AS definition
   FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
  WHERE c.relnamespace IN ('chain'::regnamespace, 'evidence'::regnamespace, 'sessions'::regnamespace)
    AND NOT c.relispartition AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = i.indexrelid)

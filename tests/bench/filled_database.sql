@@ -190,7 +190,7 @@ SELECT 80001, contract, owner, token_id, sum(delta)
         UNION ALL
         SELECT contract, from_address, token_id, -amount, block_number FROM chain.erc1155_transfer) AS d
  WHERE owner <> pg_temp.no_address() AND block_number <= (SELECT blocks - 64 FROM size)
- GROUP BY contract, owner, token_id;
+ GROUP BY contract, owner, token_id ORDER BY contract, owner, token_id;
 
 -- step: erc1155_approval
 INSERT INTO chain.erc1155_approval

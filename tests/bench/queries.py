@@ -32,7 +32,7 @@ from tests.fixtures_database import Connection, connected
 from tests.query_catalogue import Query, catalogue
 
 LIMIT_MS = 10.0
-_RUNS, _ENOUGH_SECONDS = 40, 2.0
+_RUNS, _ENOUGH_SECONDS, _TIMEOUT_MS = 40, 2_000.0, 30_000.0
 _REFERENCE = Query("reference", "SELECT depth FROM watch.reorg WHERE reorg_id = 7")
 
 
@@ -61,18 +61,19 @@ class Measured:
 
 
 async def measure(connection: Connection, query: Query, of: str, sql: str) -> Measured:
-    """Ask twice without looking, then until it is enough."""
-    rows = len(await connection.fetch(sql))
-    await connection.fetch(sql)
+    """Ask until it is enough, not counting the first time; who takes the reader's 30 s is out."""
     times: list[float] = []
-    while len(times) < _RUNS and sum(times) < _ENOUGH_SECONDS:
-        began = time.perf_counter()
-        await connection.fetch(sql)
-        times.append(time.perf_counter() - began)
-    explained = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}")
+    try:
+        while len(times) < _RUNS and sum(times) < _ENOUGH_SECONDS:
+            began = time.perf_counter()
+            rows = len(await connection.fetch(sql))
+            times.append(1000 * (time.perf_counter() - began))
+        explained = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}")
+    except asyncpg.QueryCanceledError:
+        return Measured(query.name, of, 0, _TIMEOUT_MS, _TIMEOUT_MS, 0.0, 0.0, 0, query.counts)
     plan: dict[str, Any] = json.loads(explained)[0]
     buffers = plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
-    ordered = [1000 * seconds for seconds in sorted(times)]
+    ordered = sorted(times[1:] or times)
     worst = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
     median = statistics.median(ordered)
     return Measured(
@@ -124,7 +125,7 @@ async def bench(size: Size, folder: Path) -> None:
             values = await sample_values(filling)
         reader = await asyncpg.connect(server.url, statement_cache_size=0)  # planned each time
         try:
-            await reader.execute("SET ROLE sessionwatch_reader")
+            await reader.execute("SET ROLE sessionwatch_reader; SET statement_timeout = '30s'")
             found = await ask_all(reader, values, catalogue())
         finally:
             await reader.close()
