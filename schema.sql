@@ -307,7 +307,8 @@ CREATE TABLE chain.erc1155_balance (
     PRIMARY KEY (chain_id, contract, owner, token_id)
 );
 CREATE INDEX erc1155_balance_owner_hex ON chain.erc1155_balance (evidence.hex(owner));
-CREATE INDEX erc1155_balance_contract_hex ON chain.erc1155_balance (evidence.hex(contract));
+-- The largest holders of a token stand at the end of it.
+CREATE INDEX erc1155_balance_contract_hex ON chain.erc1155_balance (evidence.hex(contract), token_id, balance);
 
 CREATE TABLE chain.erc1155_approval (
     chain_id bigint NOT NULL,
@@ -611,7 +612,7 @@ CREATE TABLE sessions.session_set (
 );
 CREATE INDEX session_set_root ON sessions.session_set (chain_id, manager, account, root);
 CREATE INDEX session_set_account ON sessions.session_set (chain_id, account);
-CREATE INDEX session_set_hex ON sessions.session_set (evidence.hex(account));
+CREATE INDEX session_set_hex ON sessions.session_set (evidence.hex(account), set_id);
 
 CREATE TABLE sessions.session (
     set_id bigint NOT NULL REFERENCES sessions.session_set,
@@ -1004,7 +1005,7 @@ SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) A
        ORDER BY x.set_id DESC LIMIT 1) AS s ON true;
 
 CREATE VIEW watch.session_root_current AS
-SELECT r.chain_id, r.manager, r.account, r.block_number, r.block_hash, r.block_time, r.root, r.previous_root, r.transaction_hash,
+SELECT k.chain_id, evidence.hex(k.manager) AS manager, evidence.hex(k.account) AS account, r.block_number, r.block_hash, r.block_time, r.root, r.previous_root, r.transaction_hash,
        r.user_op_hash, r.evidence, r.attribution, r.leaf, r.session_key, r.module, r.bundler, r.set_id, r.matched_form,
        r.change_block_exact, r.is_final
   FROM (SELECT DISTINCT o.chain_id, o.manager, o.account FROM evidence.root_observation AS o) AS k
@@ -1022,9 +1023,10 @@ SELECT r.chain_id, r.manager, r.account, r.block_number, r.block_hash, r.block_t
        WHERE l.chain_id = k.chain_id AND l.manager = k.manager AND l.account = k.account
          AND l.block_number > coalesce(other.block_number, -1)
        ORDER BY l.block_number LIMIT 1) AS since
-  JOIN watch.session_root AS r
-    ON r.chain_id = k.chain_id AND r.account = evidence.hex(k.account) AND r.manager = evidence.hex(k.manager)
-   AND r.block_number = since.block_number;
+ CROSS JOIN LATERAL (
+      SELECT * FROM watch.session_root AS w
+       WHERE w.chain_id = k.chain_id AND w.account = evidence.hex(k.account) AND w.manager = evidence.hex(k.manager)
+         AND w.block_number = since.block_number OFFSET 0) AS r; -- OFFSET 0: one row is looked up, not joined with all
 
 CREATE VIEW watch.session_root_transient AS
 SELECT h.chain_id, evidence.hex(h.manager) AS manager, evidence.hex(h.account) AS account, h.block_number::bigint AS block_number,
@@ -1259,22 +1261,26 @@ SELECT t.chain_id, evidence.hex(t.contract) AS contract, t.block_number::bigint 
   FROM chain.erc1155_transfer AS t
   LEFT JOIN chain.block AS b ON b.chain_id = t.chain_id AND b.block_number = t.block_number;
 
--- Final transfers are folded; those above the marker are added here, so that a rewind undoes no arithmetic.
+-- What transfers above the marker add to balances. By way of the tail, which is known to be short.
+CREATE VIEW chain.unfolded AS
+SELECT t.chain_id, t.contract, moved.owner, t.token_id, sum(moved.delta) AS delta
+  FROM chain.tail AS h
+  JOIN chain.chain AS c ON c.chain_id = h.chain_id AND h.block_number > c.finalized_number
+  JOIN chain.erc1155_transfer AS t ON t.chain_id = h.chain_id AND t.block_number = h.block_number
+ CROSS JOIN LATERAL (VALUES (t.to_address, t.amount::numeric), (t.from_address, -t.amount::numeric)) AS moved (owner, delta)
+ GROUP BY t.chain_id, t.contract, moved.owner, t.token_id;
+
+-- Final transfers are folded; those above the marker are added here, so that a rewind undoes no arithmetic. What the tail
+-- does not touch comes in the order of an index, for which its SELECT must not have a WHERE of its own.
 CREATE VIEW watch.erc1155_balance AS
 SELECT g.chain_id, evidence.hex(g.contract) AS contract, evidence.hex(g.owner) AS owner, g.token_id::numeric AS token_id, g.balance,
        debt.complete
-  FROM (SELECT p.chain_id, p.contract, p.owner, p.token_id, sum(p.balance) AS balance
-          FROM (SELECT f.chain_id, f.contract, f.owner, f.token_id, f.balance FROM chain.erc1155_balance AS f
-                UNION ALL
-                SELECT t.chain_id, t.contract, t.to_address, t.token_id, t.amount::numeric
-                  FROM chain.erc1155_transfer AS t JOIN chain.chain AS c ON c.chain_id = t.chain_id AND t.block_number > c.finalized_number
-                UNION ALL
-                SELECT t.chain_id, t.contract, t.from_address, t.token_id, -t.amount
-                  FROM chain.erc1155_transfer AS t JOIN chain.chain AS c ON c.chain_id = t.chain_id AND t.block_number > c.finalized_number
-               ) AS p
-         WHERE p.owner <> '\x0000000000000000000000000000000000000000'::bytea
-         GROUP BY p.chain_id, p.contract, p.owner, p.token_id
-        HAVING sum(p.balance) <> 0) AS g
+  FROM (SELECT f.chain_id, f.contract, f.owner, f.token_id, f.balance, false AS is_unfolded FROM chain.erc1155_balance AS f
+        UNION ALL
+        SELECT u.chain_id, u.contract, u.owner, u.token_id, coalesce(f.balance, 0) + u.delta, true
+          FROM chain.unfolded AS u
+          LEFT JOIN chain.erc1155_balance AS f
+            ON f.chain_id = u.chain_id AND f.contract = u.contract AND f.owner = u.owner AND f.token_id = u.token_id) AS g
  CROSS JOIN LATERAL (
       SELECT coalesce(bool_or(CASE WHEN c.start_block <= c.finalized_number
                  THEN int8range(c.start_block, c.finalized_number + 1) <@ d.blocks END), false) AS complete
@@ -1290,7 +1296,10 @@ SELECT g.chain_id, evidence.hex(g.contract) AS contract, evidence.hex(g.owner) A
                   JOIN chain.covered AS w ON w.chain_id = a.chain_id AND w.pass = 'logs' AND w.filter = 'erc1155/touching'
                                          AND w.cohort = a.token_cohort_id
                  WHERE a.chain_id = c.chain_id AND a.account = g.owner) AS k) AS d
-       WHERE c.chain_id = g.chain_id) AS debt;
+       WHERE c.chain_id = g.chain_id) AS debt
+ WHERE g.balance <> 0 AND g.owner <> '\x0000000000000000000000000000000000000000'::bytea
+   AND (g.is_unfolded OR (g.chain_id, g.contract, g.owner, g.token_id) NOT IN (
+           SELECT u.chain_id, u.contract, u.owner, u.token_id FROM chain.unfolded AS u));
 
 CREATE VIEW watch.erc1155_approval AS
 SELECT p.chain_id, evidence.hex(p.contract) AS contract, p.block_number::bigint AS block_number, p.log_index,
@@ -1469,6 +1478,8 @@ COMMENT ON VIEW chain.covered IS 'Blocks that a pass has done for a filter and a
 COMMENT ON VIEW chain.canonical_root IS 'Roots read from state at blocks that are on the chain as it is now.';
 COMMENT ON VIEW chain.canonical_slots IS 'Slots of accounts read at blocks that are on the chain as it is now.';
 COMMENT ON VIEW chain.root_change IS 'Canonical root observations that differ from the one before, with raw columns; watch.session_root shows them to people.';
+COMMENT ON VIEW chain.unfolded IS 'What transfers above the finalized block add to the balances in chain.erc1155_balance.';
+COMMENT ON COLUMN chain.unfolded.delta IS 'Received minus sent.';
 COMMENT ON VIEW chain.named_root IS 'Roots that inputs, events and calls of modules name, also where no state could be read: hints, never proof.';
 COMMENT ON VIEW chain.root_author IS 'Who is named for a root, with raw columns; nobody, where an account was ever tainted and only its logs speak.';
 COMMENT ON VIEW watch.account IS 'The watched accounts, with the state last read from the canonical chain. A change of state shows once it has been read.';
@@ -1824,7 +1835,7 @@ GRANT UPDATE, DELETE ON evidence.unobserved TO sessionwatch_writer;
 GRANT UPDATE (session_key, client_status) ON sessions.session TO sessionwatch_writer;
 GRANT UPDATE (matched_form) ON sessions.session_set TO sessionwatch_writer;
 REVOKE INSERT ON evidence.schema_version FROM sessionwatch_writer;
-REVOKE INSERT, UPDATE, DELETE ON chain.canonical_root, chain.canonical_slots, chain.root_change, chain.named_root, chain.root_author, chain.covered FROM sessionwatch_writer;
+REVOKE INSERT, UPDATE, DELETE ON chain.canonical_root, chain.canonical_slots, chain.root_change, chain.named_root, chain.root_author, chain.covered, chain.unfolded FROM sessionwatch_writer;
 GRANT SELECT ON ALL TABLES IN SCHEMA watch TO sessionwatch_writer;
 
 GRANT USAGE ON SCHEMA watch TO sessionwatch_reader;
