@@ -611,7 +611,7 @@ CREATE TABLE sessions.session_set (
     UNIQUE (chain_id, manager, account, leaves_digest)
 );
 CREATE INDEX session_set_root ON sessions.session_set (chain_id, manager, account, root);
-CREATE INDEX session_set_account ON sessions.session_set (chain_id, account);
+CREATE INDEX session_set_account ON sessions.session_set (chain_id, account, evidence.hex(call_hash));
 CREATE INDEX session_set_hex ON sessions.session_set (evidence.hex(account), set_id);
 
 CREATE TABLE sessions.session (
@@ -628,7 +628,7 @@ CREATE TABLE sessions.session (
 );
 CREATE INDEX session_leaf ON sessions.session (leaf, set_id);
 CREATE INDEX session_key_hex ON sessions.session (evidence.hex(session_key));
-CREATE INDEX session_valid_until ON sessions.session (valid_until) WHERE valid_until > 0;
+CREATE INDEX session_valid_until ON sessions.session (valid_until);
 
 ---------------------------------------------------------------------------------------------------
 -- Functions.

@@ -140,7 +140,7 @@ SELECT * FROM watch.reorg ORDER BY detected_at DESC LIMIT 10;
 SELECT * FROM watch.audit_finding ORDER BY found_at DESC LIMIT 20;
 
 -- sessions that end within a day
-SELECT account, session_key, valid_until FROM watch.session WHERE state = 'active' AND valid_until BETWEEN extract(epoch FROM now())::bigint AND extract(epoch FROM now() + interval '1 day')::bigint ORDER BY valid_until LIMIT 20;
+SELECT account, session_key, valid_until FROM watch.session WHERE state <> 'not_on_chain' AND valid_until BETWEEN extract(epoch FROM now())::bigint AND extract(epoch FROM now() + interval '1 day')::bigint ORDER BY valid_until LIMIT 20;
 
 -- transfers of the last hour
 SELECT contract, count(*) FROM watch.erc1155_transfer WHERE block_time > now() - interval '1 hour' GROUP BY 1;

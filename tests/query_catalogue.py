@@ -18,7 +18,7 @@ _DASHBOARDS = _ROOT / "deploy" / "grafana" / "dashboards"
 _IN_README = re.compile(r"```sql\n(SELECT .*?)```", re.DOTALL)
 _USUAL = re.compile(r"^-- (counts: )?(.+)\n((?:SELECT|WITH) [^;]+);", re.MULTILINE)
 _GIVEN = re.compile(
-    r"\b(account|sender|owner|contract|session_key|user_op_hash|transaction_hash|token_id)"
+    r"\b(account|sender|owner|contract|session_key|user_op_hash|transaction_hash|token_id|set_id)"
     r" = ('0x[0-9a-f]+'|\d+)"
 )
 _WORD = re.compile(r"\{(\w+)\}")

@@ -30,6 +30,7 @@ class Size:
     accounts: int
     operations: int
     seed: int = 1
+    block_seconds: int = 2
 
     @property
     def blocks(self) -> int:
@@ -38,8 +39,8 @@ class Size:
 
 
 _SIZE = """
-INSERT INTO size
-SELECT $1, $2, $3, $4, $5, extract(epoch FROM now())::bigint - 2 * $4::bigint"""
+INSERT INTO size SELECT $1, $2, $3, $4, $5, $6::bigint,
+       extract(epoch FROM now())::bigint - $6::bigint * $4::bigint"""
 
 # Not those of primary keys and constraints.
 _INDEXES = """
@@ -81,8 +82,8 @@ async def fill(connection: Connection, size: Size, say: Callable[[str], object] 
     steps = _STEP.split(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))[1:]
     named = dict(zip(steps[::2], steps[1::2], strict=True))
     await connection.execute(named.pop("tools"))
-    numbers = (size.transfers, size.accounts, size.operations, size.blocks, size.seed)
-    await connection.execute(_SIZE, *numbers)
+    numbers = (size.transfers, size.accounts, size.operations, size.blocks)
+    await connection.execute(_SIZE, *numbers, size.seed, size.block_seconds)
     slice_blocks = await connection.fetchval("SELECT chain.slice_blocks()")
     for block in range(0, size.blocks + 1, slice_blocks):
         await connection.execute("SELECT chain.ensure_partitions($1, $2)", CHAIN_ID, block)

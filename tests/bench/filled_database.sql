@@ -2,7 +2,7 @@
 
 -- step: tools
 CREATE TEMPORARY TABLE size (transfers bigint, accounts bigint, operations bigint, blocks bigint,
-    seed bigint, first_time bigint);
+    seed bigint, block_seconds bigint, first_time bigint);
 -- The kind keeps the numbers of accounts, contracts, hashes apart.
 CREATE FUNCTION pg_temp.hash32(kind text, n bigint) RETURNS bytea LANGUAGE sql IMMUTABLE
     RETURN sha256(convert_to(kind, 'UTF8') || int8send(n));
@@ -26,9 +26,9 @@ CREATE FUNCTION pg_temp.no_root() RETURNS bytea LANGUAGE sql IMMUTABLE RETURN de
 INSERT INTO chain.chain (chain_id, name, start_block, finalized_number, finalized_hash,
     finalized_time, indexed_number, indexed_hash, indexed_time, latest_number, latest_time,
     confirmed_at, managers)
-SELECT 80001, 'mumbai', 1, f, pg_temp.hash32('block', f), first_time + 2 * f,
-       blocks, pg_temp.hash32('block', blocks), first_time + 2 * blocks, blocks,
-       first_time + 2 * blocks, now(), ARRAY[pg_temp.manager()]
+SELECT 80001, 'mumbai', 1, f, pg_temp.hash32('block', f), first_time + block_seconds * f,
+       blocks, pg_temp.hash32('block', blocks), first_time + block_seconds * blocks, blocks,
+       first_time + block_seconds * blocks, now(), ARRAY[pg_temp.manager()]
   FROM size, LATERAL (SELECT blocks - 64 AS f) AS x;
 INSERT INTO chain.cohort SELECT 80001, 1, blocks / 2, 'stored' FROM size;
 INSERT INTO chain.coverage (chain_id, pass, filter, cohort, blocks, live_from)
@@ -42,11 +42,11 @@ INSERT INTO chain.pace SELECT 80001, p, 1000, 2, 30 FROM unnest('{logs,bodies,ro
 
 -- step: tail
 INSERT INTO chain.tail SELECT 80001, b, pg_temp.hash32('block', b),
-       pg_temp.hash32('block', b - 1), first_time + 2 * b
+       pg_temp.hash32('block', b - 1), first_time + block_seconds * b
   FROM size, generate_series(blocks - 64, blocks) AS b;
 
 -- step: block
-INSERT INTO chain.block SELECT 80001, b, pg_temp.hash32('block', b), first_time + 2 * b
+INSERT INTO chain.block SELECT 80001, b, pg_temp.hash32('block', b), first_time + block_seconds * b
   FROM size, generate_series(4, blocks, 4) AS b;
 
 -- step: account
@@ -134,7 +134,7 @@ SELECT 80001, block_number, log_index, 0, pg_temp.manager(), account,
 INSERT INTO sessions.session_set (chain_id, manager, account, leaves_digest, root, session_count,
     source, call_hash, stored_block, stored_at)
 SELECT 80001, pg_temp.manager(), account, digest, root, 4, 'plain', digest, block_number,
-       to_timestamp(first_time + 2 * block_number)
+       to_timestamp(first_time + block_seconds * block_number)
   FROM (SELECT account, user_op_hash AS digest, pg_temp.hash32('root', k) AS root, block_number
           FROM operation WHERE kind = 0 AND k % 50 <> 0
         UNION ALL
@@ -150,7 +150,7 @@ INSERT INTO numbered SELECT pg_temp.address('account', i), i FROM size, generate
 ANALYZE numbered;
 INSERT INTO sessions.session
 SELECT s.set_id, j, pg_temp.leaf(n.i, j + s.set_id % 3),
-       CASE WHEN j % 2 = 0 THEN 0 ELSE first_time + 2 * blocks
+       CASE WHEN j % 2 = 0 THEN 0 ELSE first_time + block_seconds * blocks
            + (pg_temp.share(n.i * 100 + j + s.set_id % 3, seed) * 5184000)::bigint - 2592000 END, 0,
        pg_temp.module(), pg_temp.session_key(n.i, j + s.set_id % 3), sha256(int8send(s.set_id)), 'active'
   FROM sessions.session_set AS s JOIN numbered AS n USING (account), size, generate_series(0, 3) AS j
@@ -216,11 +216,11 @@ SELECT 80001, 4 * (1 + i * (blocks / 4 - 1) / accounts), (i % 10000) + 90000, pg
 INSERT INTO chain.verdict (chain_id, block_number, closed_block, closed_time, manager, account, verdict, cause,
     severity, since_block, since_time, explanation, observed_block, on_chain_root, expected_root)
 SELECT 80001, b, CASE WHEN open THEN NULL ELSE b + 4 END,
-       CASE WHEN open THEN NULL ELSE to_timestamp(first_time + 2 * b + 8) END, pg_temp.manager(),
+       CASE WHEN open THEN NULL ELSE to_timestamp(first_time + block_seconds * (b + 4)) END, pg_temp.manager(),
        pg_temp.address('account', i), CASE WHEN drifted THEN 'drifted' WHEN i % 50 = 0 THEN 'pending'
            WHEN i % 5 = 0 THEN 'in_sync' ELSE 'empty' END,
        CASE WHEN drifted THEN ('{superseded,never_landed,unknown_root,lost_sessions,rotated_by_session_key}'::text[])[1 + i / 300 % 5] END,
-       CASE WHEN drifted THEN 'critical' ELSE 'info' END, b, to_timestamp(first_time + 2 * b),
+       CASE WHEN drifted THEN 'critical' ELSE 'info' END, b, to_timestamp(first_time + block_seconds * b),
        'The root of the account, registered by a user operation, is compared with what is stored.', b,
        pg_temp.hash32('root', i), pg_temp.hash32('root', i)
   FROM (SELECT size.*, i, open, 4 * (1 + (i * 7919 % accounts) * (blocks / 4 - 2) / accounts) - CASE WHEN open THEN 0 ELSE 4 END AS b,
@@ -231,7 +231,7 @@ SELECT 80001, b, CASE WHEN open THEN NULL ELSE b + 4 END,
 -- step: reorg
 INSERT INTO chain.reorg (chain_id, detected_at, common_ancestor, depth, old_tip_number, old_tip_hash,
     new_tip_number, new_tip_hash)
-SELECT 80001, to_timestamp(first_time + 2 * b), b, 1, b + 1, pg_temp.hash32('block', -b), b + 2,
+SELECT 80001, to_timestamp(first_time + block_seconds * b), b, 1, b + 1, pg_temp.hash32('block', -b), b + 2,
        pg_temp.hash32('block', b + 2) FROM size, generate_series(1, blocks, 500) AS b;
 
 -- step: audit
@@ -239,4 +239,4 @@ INSERT INTO chain.audit SELECT 80001, pg_temp.manager(), blocks - 64 + b, now(),
   FROM size, generate_series(0, 60) AS b;
 INSERT INTO chain.audit_finding (chain_id, block_number, manager, account, reason, found_at)
 SELECT 80001, 4 * (1 + i * (blocks / 4 - 1) / accounts), pg_temp.manager(), pg_temp.address('account', i),
-       'no_log', to_timestamp(first_time + 8 * i * (blocks / 4) / accounts) FROM size, generate_series(1, accounts, 500) AS i;
+       'no_log', to_timestamp(first_time + block_seconds * 4 * i * (blocks / 4) / accounts) FROM size, generate_series(1, accounts, 10) AS i;
