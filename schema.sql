@@ -486,6 +486,9 @@ CREATE INDEX verdict_drifted ON chain.verdict (chain_id, since_time, verdict_id)
 CREATE INDEX verdict_drifted_since ON chain.verdict (since_time) WHERE closed_block IS NULL AND verdict = 'drifted';
 CREATE INDEX verdict_ever_drifted_since ON chain.verdict (since_time) WHERE verdict = 'drifted';
 CREATE INDEX verdict_drifted_hex ON chain.verdict (evidence.hex(account), block_number) WHERE verdict = 'drifted';
+-- What indexes of some rows know of an expression is not asked for estimates.
+CREATE STATISTICS chain.verdict_account_hex ON (evidence.hex(account)) FROM chain.verdict;
+COMMENT ON STATISTICS chain.verdict_account_hex IS 'How many verdicts an account has, by its hex text.';
 CREATE INDEX verdict_recheck_at ON chain.verdict (chain_id, recheck_at) WHERE closed_block IS NULL AND recheck_at IS NOT NULL;
 CREATE INDEX verdict_recheck_time ON chain.verdict (chain_id, recheck_block_time)
     WHERE closed_block IS NULL AND recheck_block_time IS NOT NULL;

