@@ -215,6 +215,8 @@ CREATE TABLE chain.block (
     block_time evidence.unix_seconds NOT NULL,
     PRIMARY KEY (chain_id, block_number)
 );
+-- Of every view: what happened in the last hour.
+CREATE INDEX block_time ON chain.block (to_timestamp(block_time));
 
 -- Groups of accounts that were learnt together otherwise than from the factory; each has a history debt of its own.
 -- Cohort 0 is everything else.
@@ -280,6 +282,8 @@ CREATE TABLE chain.user_operation (
 CREATE INDEX user_operation_sender ON chain.user_operation (chain_id, sender, block_number, log_index);
 CREATE INDEX user_operation_sender_hex ON chain.user_operation (evidence.hex(sender), block_number);
 CREATE INDEX user_operation_hash_hex ON chain.user_operation (evidence.hex(user_op_hash));
+-- Hash: a third of a B-tree on 66 characters.
+CREATE INDEX user_operation_transaction_hex ON chain.user_operation USING hash (evidence.hex(transaction_hash));
 
 -- What the handleOps input says of a stored user operation. A pass of its own: it needs the transaction.
 CREATE TABLE chain.user_operation_body (
@@ -328,6 +332,7 @@ CREATE TABLE chain.session_use (
 CREATE INDEX session_use_leaf ON chain.session_use (chain_id, account, leaf, block_number);
 CREATE INDEX session_use_hex ON chain.session_use (evidence.hex(account), block_number);
 CREATE INDEX session_use_hash_hex ON chain.session_use (evidence.hex(user_op_hash));
+CREATE INDEX session_use_key_hex ON chain.session_use (evidence.hex(session_key), block_number);
 CREATE INDEX session_use_module ON chain.session_use (chain_id, session_validation_module);
 
 CREATE TABLE chain.erc1155_transfer (
@@ -348,6 +353,7 @@ CREATE TABLE chain.erc1155_transfer (
 CREATE INDEX erc1155_transfer_contract_hex ON chain.erc1155_transfer (evidence.hex(contract), block_number);
 CREATE INDEX erc1155_transfer_from_hex ON chain.erc1155_transfer (evidence.hex(from_address), block_number);
 CREATE INDEX erc1155_transfer_to_hex ON chain.erc1155_transfer (evidence.hex(to_address), block_number);
+CREATE INDEX erc1155_transfer_transaction_hex ON chain.erc1155_transfer USING hash (evidence.hex(transaction_hash));
 
 -- Balances folded from final transfers only; the views add the tail. May be negative before history is complete.
 CREATE TABLE chain.erc1155_balance (
@@ -359,7 +365,8 @@ CREATE TABLE chain.erc1155_balance (
     PRIMARY KEY (chain_id, contract, owner, token_id)
 );
 CREATE INDEX erc1155_balance_owner_hex ON chain.erc1155_balance (evidence.hex(owner));
-CREATE INDEX erc1155_balance_contract_hex ON chain.erc1155_balance (evidence.hex(contract));
+-- The largest holders of a token stand at the end of it.
+CREATE INDEX erc1155_balance_contract_hex ON chain.erc1155_balance (evidence.hex(contract), token_id, balance);
 
 CREATE TABLE chain.erc1155_approval (
     chain_id bigint NOT NULL,
@@ -486,6 +493,7 @@ CREATE TABLE chain.reorg (
     new_tip_hash bytea,
     reason text NOT NULL DEFAULT 'reorg' CHECK (reason IN ('reorg', 'operator'))
 );
+CREATE INDEX reorg_detected ON chain.reorg (detected_at);
 
 -- Rows of blocks that lost, as they stood.
 CREATE TABLE chain.orphan (
@@ -532,7 +540,13 @@ CREATE INDEX verdict_account ON chain.verdict (chain_id, manager, account, block
 CREATE INDEX verdict_state ON chain.verdict (chain_id, verdict, cause) WHERE closed_block IS NULL;
 CREATE INDEX verdict_hex ON chain.verdict (evidence.hex(account)) WHERE closed_block IS NULL;
 CREATE INDEX verdict_drifted ON chain.verdict (chain_id, since_time, verdict_id) WHERE closed_block IS NULL AND verdict = 'drifted';
+-- Of all chains; and drifts that are over, too.
+CREATE INDEX verdict_drifted_since ON chain.verdict (since_time) WHERE closed_block IS NULL AND verdict = 'drifted';
+CREATE INDEX verdict_ever_drifted_since ON chain.verdict (since_time) WHERE verdict = 'drifted';
 CREATE INDEX verdict_drifted_hex ON chain.verdict (evidence.hex(account), block_number) WHERE verdict = 'drifted';
+-- What indexes of some rows know of an expression is not asked for estimates.
+CREATE STATISTICS chain.verdict_account_hex ON (evidence.hex(account)) FROM chain.verdict;
+COMMENT ON STATISTICS chain.verdict_account_hex IS 'How many verdicts an account has, by its hex text.';
 CREATE INDEX verdict_recheck_at ON chain.verdict (chain_id, recheck_at) WHERE closed_block IS NULL AND recheck_at IS NOT NULL;
 CREATE INDEX verdict_recheck_time ON chain.verdict (chain_id, recheck_block_time)
     WHERE closed_block IS NULL AND recheck_block_time IS NOT NULL;
@@ -578,6 +592,7 @@ CREATE TABLE chain.audit_finding (
 );
 CREATE INDEX audit_finding_block ON chain.audit_finding (chain_id, block_number);
 CREATE INDEX audit_finding_hex ON chain.audit_finding (evidence.hex(account), block_number);
+CREATE INDEX audit_finding_found ON chain.audit_finding (found_at);
 CREATE INDEX audit_finding_owed ON chain.audit_finding (chain_id, block_number) WHERE logs_owed;
 
 ---------------------------------------------------------------------------------------------------
@@ -657,8 +672,8 @@ CREATE TABLE sessions.session_set (
     UNIQUE (chain_id, manager, account, leaves_digest)
 );
 CREATE INDEX session_set_root ON sessions.session_set (chain_id, manager, account, root);
-CREATE INDEX session_set_account ON sessions.session_set (chain_id, account);
-CREATE INDEX session_set_hex ON sessions.session_set (evidence.hex(account));
+CREATE INDEX session_set_account ON sessions.session_set (chain_id, account, evidence.hex(call_hash));
+CREATE INDEX session_set_hex ON sessions.session_set (evidence.hex(account), set_id);
 
 CREATE TABLE sessions.session (
     -- Deferred: pg_restore brings the sessions before their sets.
@@ -673,7 +688,9 @@ CREATE TABLE sessions.session (
     client_status text CHECK (client_status IN ('pending', 'active', 'inactive', 'expired', 'revoked')),
     PRIMARY KEY (set_id, leaf_index)
 );
-CREATE INDEX session_leaf ON sessions.session (leaf);
+CREATE INDEX session_leaf ON sessions.session (leaf, set_id);
+CREATE INDEX session_key_hex ON sessions.session (evidence.hex(session_key));
+CREATE INDEX session_valid_until ON sessions.session (valid_until);
 
 ---------------------------------------------------------------------------------------------------
 -- Functions.
@@ -940,27 +957,30 @@ $$;
 -- watch. What people filter by is an indexed expression of a base table; no window functions, which would keep the
 -- filter from reaching it. "Canonical": the observation's block hash is the one chain.block has now.
 
--- What is observed and canonical: the one place that says so.
+-- What is observed and canonical: the one place that says so. Written as an equality, the planner would take the hash
+-- for independent of the number, expect one row of every account, and sort histories of which only the end is asked.
 CREATE VIEW chain.canonical_root AS
 SELECT o.chain_id, o.manager, o.account, o.block_number, o.block_hash, b.block_time, o.root
   FROM evidence.root_observation AS o
-  JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash;
+  JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND coalesce(b.hash = o.block_hash, false);
 
 CREATE VIEW chain.canonical_slots AS
 SELECT o.chain_id, o.account, o.block_number, o.block_hash, b.block_time, o.implementation, o.fallback_handler, o.enabled_managers, o.tainted
   FROM evidence.account_observation AS o
-  JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND b.hash = o.block_hash;
+  JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND coalesce(b.hash = o.block_hash, false);
 
 -- Changes of roots with their raw columns: the one place that says what a change is.
 CREATE VIEW chain.root_change AS
 SELECT o.chain_id, o.manager, o.account, o.block_number, o.block_hash, o.block_time, o.root,
        coalesce(p.root, '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea) AS previous_root,
        p.block_number AS previous_block,
-       -- No later canonical observation differs: this change holds.
-       NOT EXISTS (
-           SELECT FROM chain.canonical_root AS l
-            WHERE l.chain_id = o.chain_id AND l.manager = o.manager AND l.account = o.account
-              AND l.block_number > o.block_number AND l.root <> o.root) AS is_current
+       -- No later canonical observation differs: this change holds. Asked of changes only, hence the CASE: of each
+       -- observation it would read all later ones.
+       CASE WHEN o.root = p.root THEN false
+            ELSE NOT EXISTS (
+                SELECT FROM chain.canonical_root AS l
+                 WHERE l.chain_id = o.chain_id AND l.manager = o.manager AND l.account = o.account
+                   AND l.block_number > o.block_number AND l.root <> o.root) END AS is_current
   FROM chain.canonical_root AS o
   LEFT JOIN LATERAL (
       SELECT e.root, e.block_number FROM chain.canonical_root AS e
@@ -1008,18 +1028,31 @@ SELECT t.chain_id, t.block_number, t.manager, t.account, t.evidence,
       SELECT t.evidence = 'state' AND t.attribution <> 'none' AND EXISTS (
                  SELECT FROM chain.canonical_slots AS s
                   WHERE s.chain_id = t.chain_id AND s.account = t.account AND s.block_number <= t.block_number AND s.tainted
-             ) AS attribution) AS doubt;
+             ) AS attribution OFFSET 0) AS doubt; -- OFFSET 0: planned and asked once, not for each column
 
+-- What only one column shows is a query of its own: who does not ask for the column pays nothing, not even the planning.
 CREATE VIEW watch.session_root AS
 SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) AS account, r.block_number::bigint AS block_number,
        evidence.hex(r.block_hash) AS block_hash, to_timestamp(r.block_time) AS block_time, evidence.hex(r.root) AS root,
        evidence.hex(r.previous_root) AS previous_root, evidence.hex(t.transaction_hash) AS transaction_hash,
        evidence.hex(t.user_op_hash) AS user_op_hash, coalesce(t.evidence, 'state') AS evidence,
-       coalesce(t.attribution, 'none') AS attribution, evidence.hex(t.leaf) AS leaf, u.session_key,
-       coalesce(evidence.hex(t.module), said.module) AS module, evidence.hex(k.bundler) AS bundler, s.set_id, s.matched_form,
+       coalesce(t.attribution, 'none') AS attribution, evidence.hex(t.leaf) AS leaf,
+       (SELECT evidence.hex(e.session_key) FROM chain.session_use AS e
+         WHERE e.chain_id = r.chain_id AND e.account = r.account AND e.leaf = t.leaf AND e.block_number = r.block_number
+           AND e.user_op_hash = t.user_op_hash
+         LIMIT 1) AS session_key,
+       coalesce(evidence.hex(t.module),
+                (SELECT e.args ->> 'module' FROM chain.account_event AS e
+                  WHERE e.chain_id = r.chain_id AND e.block_number = r.block_number AND e.account = r.account
+                    AND e.transaction_hash = t.transaction_hash AND e.event IN ('ModuleTransaction', 'ExecutionFromModuleSuccess')
+                    AND t.attribution = 'module'
+                  ORDER BY e.log_index DESC LIMIT 1)) AS module, evidence.hex(k.bundler) AS bundler, s.set_id, s.matched_form,
        CASE WHEN t.block_number IS NULL OR since.block_number IS NULL THEN false
             WHEN since.block_number > r.block_number THEN true
-            ELSE coalesce(int8range(since.block_number, r.block_number + 1) <@ v.blocks, false) END AS change_block_exact,
+            ELSE coalesce(int8range(since.block_number, r.block_number + 1) <@ (
+                     SELECT v.blocks FROM chain.covered AS v
+                      WHERE v.chain_id = r.chain_id AND v.pass = 'roots/' || evidence.hex(r.manager) AND v.filter = 'accounts'
+                        AND v.cohort = coalesce(a.cohort_id, 0)), false) END AS change_block_exact,
        coalesce(r.block_number <= c.finalized_number, false) AS is_final,
        r.is_current
   FROM chain.root_change AS r
@@ -1027,20 +1060,7 @@ SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) A
   LEFT JOIN chain.account AS a ON a.chain_id = r.chain_id AND a.account = r.account
   LEFT JOIN chain.root_author AS t
     ON t.chain_id = r.chain_id AND t.block_number = r.block_number AND t.manager = r.manager AND t.account = r.account
-  LEFT JOIN chain.covered AS v
-    ON v.chain_id = r.chain_id AND v.pass = 'roots/' || evidence.hex(r.manager) AND v.filter = 'accounts' AND v.cohort = coalesce(a.cohort_id, 0)
   LEFT JOIN chain.bundle AS k ON k.chain_id = r.chain_id AND k.block_number = r.block_number AND k.transaction_hash = t.transaction_hash
-  LEFT JOIN LATERAL (
-      SELECT evidence.hex(e.session_key) AS session_key FROM chain.session_use AS e
-       WHERE e.chain_id = r.chain_id AND e.account = r.account AND e.leaf = t.leaf AND e.block_number = r.block_number
-         AND e.user_op_hash = t.user_op_hash
-       LIMIT 1) AS u ON true
-  LEFT JOIN LATERAL (
-      SELECT e.args ->> 'module' AS module FROM chain.account_event AS e
-       WHERE e.chain_id = r.chain_id AND e.block_number = r.block_number AND e.account = r.account
-         AND e.transaction_hash = t.transaction_hash AND e.event IN ('ModuleTransaction', 'ExecutionFromModuleSuccess')
-         AND t.attribution = 'module'
-       ORDER BY e.log_index DESC LIMIT 1) AS said ON true
  CROSS JOIN LATERAL (SELECT coalesce(r.previous_block + 1, a.block_number, c.start_block) AS block_number) AS since
   LEFT JOIN LATERAL (
       SELECT x.set_id, x.matched_form FROM sessions.session_set AS x
@@ -1048,9 +1068,28 @@ SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) A
        ORDER BY x.set_id DESC LIMIT 1) AS s ON true;
 
 CREATE VIEW watch.session_root_current AS
-SELECT chain_id, manager, account, block_number, block_hash, block_time, root, previous_root, transaction_hash, user_op_hash,
-       evidence, attribution, leaf, session_key, module, bundler, set_id, matched_form, change_block_exact, is_final
-  FROM watch.session_root WHERE is_current;
+SELECT k.chain_id, evidence.hex(k.manager) AS manager, evidence.hex(k.account) AS account, r.block_number, r.block_hash, r.block_time, r.root, r.previous_root, r.transaction_hash,
+       r.user_op_hash, r.evidence, r.attribution, r.leaf, r.session_key, r.module, r.bundler, r.set_id, r.matched_form,
+       r.change_block_exact, r.is_final
+  FROM (SELECT DISTINCT o.chain_id, o.manager, o.account FROM evidence.root_observation AS o) AS k
+ -- From the end: what holds, the last observation of something else, and the first after it.
+ CROSS JOIN LATERAL (
+      SELECT l.root FROM chain.canonical_root AS l
+       WHERE l.chain_id = k.chain_id AND l.manager = k.manager AND l.account = k.account
+       ORDER BY l.block_number DESC LIMIT 1) AS latest
+  LEFT JOIN LATERAL (
+      SELECT l.block_number FROM chain.canonical_root AS l
+       WHERE l.chain_id = k.chain_id AND l.manager = k.manager AND l.account = k.account AND l.root <> latest.root
+       ORDER BY l.block_number DESC LIMIT 1) AS other ON true
+ CROSS JOIN LATERAL (
+      SELECT l.block_number FROM chain.canonical_root AS l
+       WHERE l.chain_id = k.chain_id AND l.manager = k.manager AND l.account = k.account
+         AND l.block_number > coalesce(other.block_number, -1)
+       ORDER BY l.block_number LIMIT 1) AS since
+ CROSS JOIN LATERAL (
+      SELECT * FROM watch.session_root AS w
+       WHERE w.chain_id = k.chain_id AND w.account = evidence.hex(k.account) AND w.manager = evidence.hex(k.manager)
+         AND w.block_number = since.block_number OFFSET 0) AS r; -- OFFSET 0: one row is looked up, not joined with all
 
 CREATE VIEW watch.session_root_transient AS
 SELECT h.chain_id, evidence.hex(h.manager) AS manager, evidence.hex(h.account) AS account, h.block_number::bigint AS block_number,
@@ -1161,7 +1200,9 @@ CREATE VIEW watch.session AS
 SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) AS account, s.set_id, x.leaf_index,
        evidence.hex(x.leaf) AS leaf, x.valid_until, x.valid_after, evidence.hex(x.session_validation_module) AS session_validation_module,
        evidence.hex(x.session_key) AS session_key,
-       CASE WHEN latest.root IS DISTINCT FROM s.root THEN 'not_on_chain'
+       CASE WHEN (SELECT o.root FROM chain.canonical_root AS o
+                   WHERE o.chain_id = s.chain_id AND o.manager = s.manager AND o.account = s.account
+                   ORDER BY o.block_number DESC LIMIT 1) IS DISTINCT FROM s.root THEN 'not_on_chain'
             WHEN x.valid_until <> 0 AND x.valid_until < c.indexed_time THEN 'expired'
             WHEN x.valid_after > c.indexed_time THEN 'not_yet_valid' ELSE 'active' END AS state,
        used.use_count, used.first_block AS first_used_block, used.last_block AS last_used_block, to_timestamp(b.block_time) AS last_used_time,
@@ -1169,10 +1210,6 @@ SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) A
   FROM sessions.session_set AS s
   JOIN sessions.session AS x ON x.set_id = s.set_id
   LEFT JOIN chain.chain AS c ON c.chain_id = s.chain_id
-  LEFT JOIN LATERAL (
-      SELECT o.root FROM chain.canonical_root AS o
-       WHERE o.chain_id = s.chain_id AND o.manager = s.manager AND o.account = s.account
-       ORDER BY o.block_number DESC LIMIT 1) AS latest ON true
   LEFT JOIN LATERAL (
       SELECT count(DISTINCT u.user_op_hash) AS use_count, min(u.block_number)::bigint AS first_block, max(u.block_number)::bigint AS last_block
         FROM chain.session_use AS u
@@ -1186,7 +1223,19 @@ SELECT u.chain_id, evidence.hex(u.manager) AS manager, evidence.hex(u.account) A
        s.set_id IS NOT NULL AS known, evidence.hex(u.session_key) AS session_key,
        evidence.hex(u.session_validation_module) AS session_validation_module, u.valid_until, u.valid_after, p.success,
        evidence.hex(u.implied_root) AS implied_root,
-       CASE WHEN u.implied_root IN (held.root, ended.root) THEN 'held' WHEN named.found THEN 'inside_block' ELSE 'not_seen' END AS root_state,
+       CASE WHEN u.implied_root = (
+                SELECT o.root FROM chain.canonical_root AS o
+                 WHERE o.chain_id = u.chain_id AND o.manager = u.manager AND o.account = u.account AND o.block_number < u.block_number
+                 ORDER BY o.block_number DESC LIMIT 1) THEN 'held'
+            WHEN EXISTS (
+                SELECT FROM chain.canonical_root AS o
+                 WHERE o.chain_id = u.chain_id AND o.manager = u.manager AND o.account = u.account AND o.block_number = u.block_number
+                   AND o.root = u.implied_root) THEN 'held'
+            WHEN EXISTS (
+                SELECT FROM chain.root_hint AS h
+                 WHERE h.chain_id = u.chain_id AND h.manager = u.manager AND h.account = u.account AND h.block_number = u.block_number
+                   AND h.root = u.implied_root AND h.evidence <> 'signature') THEN 'inside_block'
+            ELSE 'not_seen' END AS root_state,
        evidence.hex(u.called) AS called, evidence.hex(u.granted_contract) AS granted_contract,
        evidence.hex(u.granted_recipient) AS granted_recipient, u.granted_token_id::numeric AS granted_token_id,
        evidence.hex(p.transaction_hash) AS transaction_hash, u.log_index, u.use_index,
@@ -1195,29 +1244,24 @@ SELECT u.chain_id, evidence.hex(u.manager) AS manager, evidence.hex(u.account) A
   JOIN chain.chain AS c ON c.chain_id = u.chain_id
   LEFT JOIN chain.user_operation AS p ON p.chain_id = u.chain_id AND p.block_number = u.block_number AND p.log_index = u.log_index
   LEFT JOIN chain.block AS b ON b.chain_id = u.chain_id AND b.block_number = u.block_number
-  LEFT JOIN LATERAL (
-      -- The set whose root was proven, else the newest that holds the leaf. An inner node that a proof carries is in none.
-      SELECT x.set_id FROM sessions.session AS l JOIN sessions.session_set AS x ON x.set_id = l.set_id
-       WHERE l.leaf = u.leaf AND x.chain_id = u.chain_id AND x.manager = u.manager AND x.account = u.account
-       ORDER BY x.root = u.implied_root DESC, x.set_id DESC LIMIT 1) AS s ON true
-  LEFT JOIN LATERAL (
-      SELECT o.root::bytea AS root FROM chain.canonical_root AS o
-       WHERE o.chain_id = u.chain_id AND o.manager = u.manager AND o.account = u.account AND o.block_number < u.block_number
-       ORDER BY o.block_number DESC LIMIT 1) AS held ON true
-  LEFT JOIN LATERAL (
-      SELECT o.root::bytea AS root FROM chain.canonical_root AS o
-       WHERE o.chain_id = u.chain_id AND o.manager = u.manager AND o.account = u.account AND o.block_number = u.block_number) AS ended ON true
  CROSS JOIN LATERAL (
-      SELECT EXISTS (SELECT FROM chain.root_hint AS h
-                      WHERE h.chain_id = u.chain_id AND h.manager = u.manager AND h.account = u.account AND h.block_number = u.block_number
-                        AND h.root = u.implied_root AND h.evidence <> 'signature') AS found) AS named
+      -- The set whose root was proven, else the newest that holds the leaf. An inner node that a proof carries is in none.
+      SELECT coalesce(
+          (SELECT x.set_id FROM sessions.session_set AS x
+            WHERE x.chain_id = u.chain_id AND x.manager = u.manager AND x.account = u.account AND x.root = u.implied_root
+              AND EXISTS (SELECT FROM sessions.session AS l WHERE l.leaf = u.leaf AND l.set_id = x.set_id)
+            ORDER BY x.set_id DESC LIMIT 1),
+          (SELECT l.set_id FROM sessions.session AS l JOIN sessions.session_set AS x ON x.set_id = l.set_id
+            WHERE l.leaf = u.leaf AND x.chain_id = u.chain_id AND x.manager = u.manager AND x.account = u.account
+            ORDER BY l.set_id DESC LIMIT 1)) AS set_id) AS s
  -- Other modules may take a signature of the same shape, and ask nobody.
  WHERE u.manager = ANY (c.managers);
 
 -- Tokens that moved in operations which a session key signed, one row each: of several sessions of one operation the one
 -- that stands for a call to the contract, and of those one whose grant fits. What is not granted by name says nothing.
+-- `coalesce` keeps the planner from expecting next to nothing, as in chain.canonical_root.
 CREATE VIEW watch.session_mint AS
-SELECT t.chain_id, evidence.hex(u.account) AS account, evidence.hex(u.manager) AS manager, evidence.hex(t.user_op_hash) AS user_op_hash,
+SELECT t.chain_id, evidence.hex(u.account) AS account, evidence.hex(u.manager) AS manager, evidence.hex(u.user_op_hash) AS user_op_hash,
        evidence.hex(u.leaf) AS leaf, evidence.hex(u.session_key) AS session_key, evidence.hex(t.contract) AS contract,
        t.token_id::numeric AS token_id, t.amount::numeric AS amount, evidence.hex(t.from_address) AS from_address,
        evidence.hex(t.to_address) AS to_address,
@@ -1231,15 +1275,16 @@ SELECT t.chain_id, evidence.hex(u.account) AS account, evidence.hex(u.manager) A
        to_timestamp(b.block_time) AS block_time
   FROM chain.session_use AS u
   JOIN chain.chain AS c ON c.chain_id = u.chain_id AND u.manager = ANY (c.managers)
-  JOIN chain.erc1155_transfer AS t ON t.chain_id = u.chain_id AND t.block_number = u.block_number AND t.user_op_hash = u.user_op_hash
+  JOIN chain.erc1155_transfer AS t
+    ON t.chain_id = u.chain_id AND t.block_number = u.block_number AND coalesce(t.user_op_hash = u.user_op_hash, false)
   LEFT JOIN chain.block AS b ON b.chain_id = t.chain_id AND b.block_number = t.block_number
- WHERE u.use_index = (
+ WHERE coalesce(u.use_index = (
       SELECT o.use_index FROM chain.session_use AS o
        WHERE o.chain_id = u.chain_id AND o.block_number = u.block_number AND o.log_index = u.log_index
        ORDER BY coalesce(o.called = t.contract, false) DESC,
                 (coalesce(o.granted_contract = t.contract, true) AND coalesce(o.granted_recipient = t.to_address, true)
                  AND coalesce(o.granted_token_id = t.token_id, true)) DESC, o.use_index
-       LIMIT 1);
+       LIMIT 1), false);
 
 CREATE VIEW watch.verdict AS
 SELECT v.chain_id, evidence.hex(v.manager) AS manager, evidence.hex(v.account) AS account, v.verdict, v.cause,
@@ -1250,12 +1295,14 @@ SELECT v.chain_id, evidence.hex(v.manager) AS manager, evidence.hex(v.account) A
   FROM chain.verdict AS v
   JOIN chain.chain AS c ON c.chain_id = v.chain_id
   LEFT JOIN chain.account AS a ON a.chain_id = v.chain_id AND a.account = v.account
-  LEFT JOIN chain.covered AS d
-    ON d.chain_id = v.chain_id AND d.pass = 'roots/' || evidence.hex(v.manager) AND d.filter = 'accounts' AND d.cohort = coalesce(a.cohort_id, 0)
  CROSS JOIN LATERAL (
+      -- Coverage in a query of its own: who does not ask for is_final does not wait for it.
       SELECT CASE WHEN v.observed_block <= c.finalized_number
                   THEN coalesce(coalesce(a.block_number, c.start_block) > c.finalized_number
-                           OR int8range(least(coalesce(a.block_number, c.start_block), c.finalized_number), c.finalized_number + 1) <@ d.blocks, false)
+                           OR int8range(least(coalesce(a.block_number, c.start_block), c.finalized_number), c.finalized_number + 1) <@ (
+                               SELECT d.blocks FROM chain.covered AS d
+                                WHERE d.chain_id = v.chain_id AND d.pass = 'roots/' || evidence.hex(v.manager)
+                                  AND d.filter = 'accounts' AND d.cohort = coalesce(a.cohort_id, 0)), false)
                   ELSE false END AS is_final) AS f
  WHERE v.closed_block IS NULL;
 
@@ -1277,22 +1324,26 @@ SELECT t.chain_id, evidence.hex(t.contract) AS contract, t.block_number::bigint 
   FROM chain.erc1155_transfer AS t
   LEFT JOIN chain.block AS b ON b.chain_id = t.chain_id AND b.block_number = t.block_number;
 
--- Final transfers are folded; those above the marker are added here, so that a rewind undoes no arithmetic.
+-- What transfers above the marker add to balances. By way of the tail, which is known to be short.
+CREATE VIEW chain.unfolded AS
+SELECT t.chain_id, t.contract, moved.owner, t.token_id, sum(moved.delta) AS delta
+  FROM chain.tail AS h
+  JOIN chain.chain AS c ON c.chain_id = h.chain_id AND h.block_number > c.finalized_number
+  JOIN chain.erc1155_transfer AS t ON t.chain_id = h.chain_id AND t.block_number = h.block_number
+ CROSS JOIN LATERAL (VALUES (t.to_address, t.amount::numeric), (t.from_address, -t.amount::numeric)) AS moved (owner, delta)
+ GROUP BY t.chain_id, t.contract, moved.owner, t.token_id;
+
+-- Final transfers are folded; those above the marker are added here, so that a rewind undoes no arithmetic. What the tail
+-- does not touch comes in the order of an index, for which its SELECT must not have a WHERE of its own.
 CREATE VIEW watch.erc1155_balance AS
 SELECT g.chain_id, evidence.hex(g.contract) AS contract, evidence.hex(g.owner) AS owner, g.token_id::numeric AS token_id, g.balance,
        debt.complete
-  FROM (SELECT p.chain_id, p.contract, p.owner, p.token_id, sum(p.balance) AS balance
-          FROM (SELECT f.chain_id, f.contract, f.owner, f.token_id, f.balance FROM chain.erc1155_balance AS f
-                UNION ALL
-                SELECT t.chain_id, t.contract, t.to_address, t.token_id, t.amount::numeric
-                  FROM chain.erc1155_transfer AS t JOIN chain.chain AS c ON c.chain_id = t.chain_id AND t.block_number > c.finalized_number
-                UNION ALL
-                SELECT t.chain_id, t.contract, t.from_address, t.token_id, -t.amount
-                  FROM chain.erc1155_transfer AS t JOIN chain.chain AS c ON c.chain_id = t.chain_id AND t.block_number > c.finalized_number
-               ) AS p
-         WHERE p.owner <> '\x0000000000000000000000000000000000000000'::bytea
-         GROUP BY p.chain_id, p.contract, p.owner, p.token_id
-        HAVING sum(p.balance) <> 0) AS g
+  FROM (SELECT f.chain_id, f.contract, f.owner, f.token_id, f.balance, false AS is_unfolded FROM chain.erc1155_balance AS f
+        UNION ALL
+        SELECT u.chain_id, u.contract, u.owner, u.token_id, coalesce(f.balance, 0) + u.delta, true
+          FROM chain.unfolded AS u
+          LEFT JOIN chain.erc1155_balance AS f
+            ON f.chain_id = u.chain_id AND f.contract = u.contract AND f.owner = u.owner AND f.token_id = u.token_id) AS g
  CROSS JOIN LATERAL (
       SELECT coalesce(bool_or(CASE WHEN c.start_block <= c.finalized_number
                  THEN int8range(c.start_block, c.finalized_number + 1) <@ d.blocks END), false) AS complete
@@ -1308,7 +1359,10 @@ SELECT g.chain_id, evidence.hex(g.contract) AS contract, evidence.hex(g.owner) A
                   JOIN chain.covered AS w ON w.chain_id = a.chain_id AND w.pass = 'logs' AND w.filter = 'erc1155/touching'
                                          AND w.cohort = a.token_cohort_id
                  WHERE a.chain_id = c.chain_id AND a.account = g.owner) AS k) AS d
-       WHERE c.chain_id = g.chain_id) AS debt;
+       WHERE c.chain_id = g.chain_id) AS debt
+ WHERE g.balance <> 0 AND g.owner <> '\x0000000000000000000000000000000000000000'::bytea
+   AND (g.is_unfolded OR (g.chain_id, g.contract, g.owner, g.token_id) NOT IN (
+           SELECT u.chain_id, u.contract, u.owner, u.token_id FROM chain.unfolded AS u));
 
 CREATE VIEW watch.erc1155_approval AS
 SELECT p.chain_id, evidence.hex(p.contract) AS contract, p.block_number::bigint AS block_number, p.log_index,
@@ -1489,6 +1543,8 @@ COMMENT ON VIEW chain.covered IS 'Blocks that a pass has done for a filter and a
 COMMENT ON VIEW chain.canonical_root IS 'Roots read from state at blocks that are on the chain as it is now.';
 COMMENT ON VIEW chain.canonical_slots IS 'Slots of accounts read at blocks that are on the chain as it is now.';
 COMMENT ON VIEW chain.root_change IS 'Canonical root observations that differ from the one before, with raw columns; watch.session_root shows them to people.';
+COMMENT ON VIEW chain.unfolded IS 'What transfers above the finalized block add to the balances in chain.erc1155_balance.';
+COMMENT ON COLUMN chain.unfolded.delta IS 'Received minus sent.';
 COMMENT ON VIEW chain.named_root IS 'Roots that inputs, events and calls of modules name, also where no state could be read: hints, never proof.';
 COMMENT ON VIEW chain.root_author IS 'Who is named for a root, with raw columns; nobody, where an account was ever tainted and only its logs speak.';
 COMMENT ON VIEW watch.account IS 'The watched accounts, with the state last read from the canonical chain. A change of state shows once it has been read.';
@@ -1847,7 +1903,7 @@ GRANT DELETE ON evidence.unobserved TO sessionwatch_writer;
 GRANT UPDATE (session_key, client_status) ON sessions.session TO sessionwatch_writer;
 GRANT UPDATE (matched_form) ON sessions.session_set TO sessionwatch_writer;
 REVOKE INSERT ON evidence.schema_version FROM sessionwatch_writer;
-REVOKE INSERT, UPDATE, DELETE ON chain.canonical_root, chain.canonical_slots, chain.root_change, chain.named_root, chain.root_author, chain.covered FROM sessionwatch_writer;
+REVOKE INSERT, UPDATE, DELETE ON chain.canonical_root, chain.canonical_slots, chain.root_change, chain.named_root, chain.root_author, chain.covered, chain.unfolded FROM sessionwatch_writer;
 GRANT SELECT ON ALL TABLES IN SCHEMA watch TO sessionwatch_writer;
 
 GRANT USAGE ON SCHEMA watch TO sessionwatch_reader;

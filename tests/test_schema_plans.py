@@ -62,8 +62,9 @@ SELECT 80001, block, CASE WHEN i % 2 = 1 THEN block END, now(), {MANAGER}, a,
 
 PARTITIONED = ("account_event", "user_operation", "erc1155_transfer")
 
-# Small whatever happens: a row per chain, cohort or filter; empty: the partitions made ahead.
-SMALL = {"chain", "cohort", "coverage"}
+# Small whatever happens: a row per chain, cohort, filter, block that is not final; empty: the
+# partitions made ahead.
+SMALL = {"chain", "cohort", "coverage", "tail"}
 SMALL |= {f"{table}_c80001_p1" for table in PARTITIONED}
 
 COLUMNS = {

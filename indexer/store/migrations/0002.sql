@@ -198,3 +198,285 @@ REVOKE UPDATE ON evidence.module_code, evidence.account_observation, evidence.un
 GRANT UPDATE (has_code, block_number) ON evidence.module_code TO sessionwatch_writer;
 GRANT UPDATE (tainted, enabled_managers) ON evidence.account_observation TO sessionwatch_writer;
 REVOKE EXECUTE ON FUNCTION evidence.accept_backup() FROM PUBLIC;
+
+---------------------------------------------------------------------------------------------------
+-- Questions people ask, answered from indexes.
+
+CREATE INDEX block_time ON chain.block (to_timestamp(block_time));
+CREATE INDEX user_operation_transaction_hex ON chain.user_operation USING hash (evidence.hex(transaction_hash));
+CREATE INDEX session_use_key_hex ON chain.session_use (evidence.hex(session_key), block_number);
+CREATE INDEX erc1155_transfer_transaction_hex ON chain.erc1155_transfer USING hash (evidence.hex(transaction_hash));
+DROP INDEX chain.erc1155_balance_contract_hex;
+CREATE INDEX erc1155_balance_contract_hex ON chain.erc1155_balance (evidence.hex(contract), token_id, balance);
+CREATE INDEX reorg_detected ON chain.reorg (detected_at);
+CREATE INDEX verdict_drifted_since ON chain.verdict (since_time) WHERE closed_block IS NULL AND verdict = 'drifted';
+CREATE INDEX verdict_ever_drifted_since ON chain.verdict (since_time) WHERE verdict = 'drifted';
+CREATE INDEX audit_finding_found ON chain.audit_finding (found_at);
+DROP INDEX sessions.session_set_account;
+CREATE INDEX session_set_account ON sessions.session_set (chain_id, account, evidence.hex(call_hash));
+DROP INDEX sessions.session_set_hex;
+CREATE INDEX session_set_hex ON sessions.session_set (evidence.hex(account), set_id);
+DROP INDEX sessions.session_leaf;
+CREATE INDEX session_leaf ON sessions.session (leaf, set_id);
+CREATE INDEX session_key_hex ON sessions.session (evidence.hex(session_key));
+CREATE INDEX session_valid_until ON sessions.session (valid_until);
+
+CREATE OR REPLACE VIEW chain.canonical_root AS
+SELECT o.chain_id, o.manager, o.account, o.block_number, o.block_hash, b.block_time, o.root
+  FROM evidence.root_observation AS o
+  JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND coalesce(b.hash = o.block_hash, false);
+
+CREATE OR REPLACE VIEW chain.canonical_slots AS
+SELECT o.chain_id, o.account, o.block_number, o.block_hash, b.block_time, o.implementation, o.fallback_handler, o.enabled_managers, o.tainted
+  FROM evidence.account_observation AS o
+  JOIN chain.block AS b ON b.chain_id = o.chain_id AND b.block_number = o.block_number AND coalesce(b.hash = o.block_hash, false);
+
+CREATE OR REPLACE VIEW chain.root_change AS
+SELECT o.chain_id, o.manager, o.account, o.block_number, o.block_hash, o.block_time, o.root,
+       coalesce(p.root, '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea) AS previous_root,
+       p.block_number AS previous_block,
+       -- No later canonical observation differs: this change holds. Asked of changes only, hence the CASE: of each
+       -- observation it would read all later ones.
+       CASE WHEN o.root = p.root THEN false
+            ELSE NOT EXISTS (
+                SELECT FROM chain.canonical_root AS l
+                 WHERE l.chain_id = o.chain_id AND l.manager = o.manager AND l.account = o.account
+                   AND l.block_number > o.block_number AND l.root <> o.root) END AS is_current
+  FROM chain.canonical_root AS o
+  LEFT JOIN LATERAL (
+      SELECT e.root, e.block_number FROM chain.canonical_root AS e
+       WHERE e.chain_id = o.chain_id AND e.manager = o.manager AND e.account = o.account AND e.block_number < o.block_number
+       ORDER BY e.block_number DESC LIMIT 1) AS p ON true
+ WHERE o.root <> coalesce(p.root, '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea);
+
+CREATE OR REPLACE VIEW chain.root_author AS
+SELECT t.chain_id, t.block_number, t.manager, t.account, t.evidence,
+       CASE WHEN doubt.attribution THEN 'ambiguous' ELSE t.attribution END AS attribution,
+       CASE WHEN NOT doubt.attribution THEN t.transaction_hash END AS transaction_hash,
+       CASE WHEN NOT doubt.attribution THEN t.user_op_hash END AS user_op_hash,
+       CASE WHEN NOT doubt.attribution THEN t.leaf END AS leaf, t.module
+  FROM chain.root_attribution AS t
+ CROSS JOIN LATERAL (
+      SELECT t.evidence = 'state' AND t.attribution <> 'none' AND EXISTS (
+                 SELECT FROM chain.canonical_slots AS s
+                  WHERE s.chain_id = t.chain_id AND s.account = t.account AND s.block_number <= t.block_number AND s.tainted
+             ) AS attribution OFFSET 0) AS doubt;
+
+CREATE OR REPLACE VIEW watch.session_root AS
+SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) AS account, r.block_number::bigint AS block_number,
+       evidence.hex(r.block_hash) AS block_hash, to_timestamp(r.block_time) AS block_time, evidence.hex(r.root) AS root,
+       evidence.hex(r.previous_root) AS previous_root, evidence.hex(t.transaction_hash) AS transaction_hash,
+       evidence.hex(t.user_op_hash) AS user_op_hash, coalesce(t.evidence, 'state') AS evidence,
+       coalesce(t.attribution, 'none') AS attribution, evidence.hex(t.leaf) AS leaf,
+       (SELECT evidence.hex(e.session_key) FROM chain.session_use AS e
+         WHERE e.chain_id = r.chain_id AND e.account = r.account AND e.leaf = t.leaf AND e.block_number = r.block_number
+           AND e.user_op_hash = t.user_op_hash
+         LIMIT 1) AS session_key,
+       coalesce(evidence.hex(t.module),
+                (SELECT e.args ->> 'module' FROM chain.account_event AS e
+                  WHERE e.chain_id = r.chain_id AND e.block_number = r.block_number AND e.account = r.account
+                    AND e.transaction_hash = t.transaction_hash AND e.event IN ('ModuleTransaction', 'ExecutionFromModuleSuccess')
+                    AND t.attribution = 'module'
+                  ORDER BY e.log_index DESC LIMIT 1)) AS module, evidence.hex(k.bundler) AS bundler, s.set_id, s.matched_form,
+       CASE WHEN t.block_number IS NULL OR since.block_number IS NULL THEN false
+            WHEN since.block_number > r.block_number THEN true
+            ELSE coalesce(int8range(since.block_number, r.block_number + 1) <@ (
+                     SELECT v.blocks FROM chain.covered AS v
+                      WHERE v.chain_id = r.chain_id AND v.pass = 'roots/' || evidence.hex(r.manager) AND v.filter = 'accounts'
+                        AND v.cohort = coalesce(a.cohort_id, 0)), false) END AS change_block_exact,
+       coalesce(r.block_number <= c.finalized_number, false) AS is_final,
+       r.is_current
+  FROM chain.root_change AS r
+  JOIN chain.chain AS c ON c.chain_id = r.chain_id
+  LEFT JOIN chain.account AS a ON a.chain_id = r.chain_id AND a.account = r.account
+  LEFT JOIN chain.root_author AS t
+    ON t.chain_id = r.chain_id AND t.block_number = r.block_number AND t.manager = r.manager AND t.account = r.account
+  LEFT JOIN chain.bundle AS k ON k.chain_id = r.chain_id AND k.block_number = r.block_number AND k.transaction_hash = t.transaction_hash
+ CROSS JOIN LATERAL (SELECT coalesce(r.previous_block + 1, a.block_number, c.start_block) AS block_number) AS since
+  LEFT JOIN LATERAL (
+      SELECT x.set_id, x.matched_form FROM sessions.session_set AS x
+       WHERE x.chain_id = r.chain_id AND x.manager = r.manager AND x.account = r.account AND x.root = r.root
+       ORDER BY x.set_id DESC LIMIT 1) AS s ON true;
+
+CREATE OR REPLACE VIEW watch.session_root_current AS
+SELECT k.chain_id, evidence.hex(k.manager) AS manager, evidence.hex(k.account) AS account, r.block_number, r.block_hash, r.block_time, r.root, r.previous_root, r.transaction_hash,
+       r.user_op_hash, r.evidence, r.attribution, r.leaf, r.session_key, r.module, r.bundler, r.set_id, r.matched_form,
+       r.change_block_exact, r.is_final
+  FROM (SELECT DISTINCT o.chain_id, o.manager, o.account FROM evidence.root_observation AS o) AS k
+ -- From the end: what holds, the last observation of something else, and the first after it.
+ CROSS JOIN LATERAL (
+      SELECT l.root FROM chain.canonical_root AS l
+       WHERE l.chain_id = k.chain_id AND l.manager = k.manager AND l.account = k.account
+       ORDER BY l.block_number DESC LIMIT 1) AS latest
+  LEFT JOIN LATERAL (
+      SELECT l.block_number FROM chain.canonical_root AS l
+       WHERE l.chain_id = k.chain_id AND l.manager = k.manager AND l.account = k.account AND l.root <> latest.root
+       ORDER BY l.block_number DESC LIMIT 1) AS other ON true
+ CROSS JOIN LATERAL (
+      SELECT l.block_number FROM chain.canonical_root AS l
+       WHERE l.chain_id = k.chain_id AND l.manager = k.manager AND l.account = k.account
+         AND l.block_number > coalesce(other.block_number, -1)
+       ORDER BY l.block_number LIMIT 1) AS since
+ CROSS JOIN LATERAL (
+      SELECT * FROM watch.session_root AS w
+       WHERE w.chain_id = k.chain_id AND w.account = evidence.hex(k.account) AND w.manager = evidence.hex(k.manager)
+         AND w.block_number = since.block_number OFFSET 0) AS r;
+
+CREATE OR REPLACE VIEW watch.session AS
+SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) AS account, s.set_id, x.leaf_index,
+       evidence.hex(x.leaf) AS leaf, x.valid_until, x.valid_after, evidence.hex(x.session_validation_module) AS session_validation_module,
+       evidence.hex(x.session_key) AS session_key,
+       CASE WHEN (SELECT o.root FROM chain.canonical_root AS o
+                   WHERE o.chain_id = s.chain_id AND o.manager = s.manager AND o.account = s.account
+                   ORDER BY o.block_number DESC LIMIT 1) IS DISTINCT FROM s.root THEN 'not_on_chain'
+            WHEN x.valid_until <> 0 AND x.valid_until < c.indexed_time THEN 'expired'
+            WHEN x.valid_after > c.indexed_time THEN 'not_yet_valid' ELSE 'active' END AS state,
+       used.use_count, used.first_block AS first_used_block, used.last_block AS last_used_block, to_timestamp(b.block_time) AS last_used_time,
+       x.client_status
+  FROM sessions.session_set AS s
+  JOIN sessions.session AS x ON x.set_id = s.set_id
+  LEFT JOIN chain.chain AS c ON c.chain_id = s.chain_id
+  LEFT JOIN LATERAL (
+      SELECT count(DISTINCT u.user_op_hash) AS use_count, min(u.block_number)::bigint AS first_block, max(u.block_number)::bigint AS last_block
+        FROM chain.session_use AS u
+       WHERE u.chain_id = s.chain_id AND u.account = s.account AND u.leaf = x.leaf AND u.manager = s.manager
+         AND u.manager = ANY (c.managers)) AS used ON true
+  LEFT JOIN chain.block AS b ON b.chain_id = s.chain_id AND b.block_number = used.last_block;
+
+CREATE OR REPLACE VIEW watch.session_use AS
+SELECT u.chain_id, evidence.hex(u.manager) AS manager, evidence.hex(u.account) AS account, evidence.hex(u.user_op_hash) AS user_op_hash,
+       evidence.hex(u.leaf) AS leaf, s.set_id, u.block_number::bigint AS block_number, to_timestamp(b.block_time) AS block_time,
+       s.set_id IS NOT NULL AS known, evidence.hex(u.session_key) AS session_key,
+       evidence.hex(u.session_validation_module) AS session_validation_module, u.valid_until, u.valid_after, p.success,
+       evidence.hex(u.implied_root) AS implied_root,
+       CASE WHEN u.implied_root = (
+                SELECT o.root FROM chain.canonical_root AS o
+                 WHERE o.chain_id = u.chain_id AND o.manager = u.manager AND o.account = u.account AND o.block_number < u.block_number
+                 ORDER BY o.block_number DESC LIMIT 1) THEN 'held'
+            WHEN EXISTS (
+                SELECT FROM chain.canonical_root AS o
+                 WHERE o.chain_id = u.chain_id AND o.manager = u.manager AND o.account = u.account AND o.block_number = u.block_number
+                   AND o.root = u.implied_root) THEN 'held'
+            WHEN EXISTS (
+                SELECT FROM chain.root_hint AS h
+                 WHERE h.chain_id = u.chain_id AND h.manager = u.manager AND h.account = u.account AND h.block_number = u.block_number
+                   AND h.root = u.implied_root AND h.evidence <> 'signature') THEN 'inside_block'
+            ELSE 'not_seen' END AS root_state,
+       evidence.hex(u.called) AS called, evidence.hex(u.granted_contract) AS granted_contract,
+       evidence.hex(u.granted_recipient) AS granted_recipient, u.granted_token_id::numeric AS granted_token_id,
+       evidence.hex(p.transaction_hash) AS transaction_hash, u.log_index, u.use_index,
+       coalesce(u.block_number <= c.finalized_number, false) AS is_final
+  FROM chain.session_use AS u
+  JOIN chain.chain AS c ON c.chain_id = u.chain_id
+  LEFT JOIN chain.user_operation AS p ON p.chain_id = u.chain_id AND p.block_number = u.block_number AND p.log_index = u.log_index
+  LEFT JOIN chain.block AS b ON b.chain_id = u.chain_id AND b.block_number = u.block_number
+ CROSS JOIN LATERAL (
+      -- The set whose root was proven, else the newest that holds the leaf. An inner node that a proof carries is in none.
+      SELECT coalesce(
+          (SELECT x.set_id FROM sessions.session_set AS x
+            WHERE x.chain_id = u.chain_id AND x.manager = u.manager AND x.account = u.account AND x.root = u.implied_root
+              AND EXISTS (SELECT FROM sessions.session AS l WHERE l.leaf = u.leaf AND l.set_id = x.set_id)
+            ORDER BY x.set_id DESC LIMIT 1),
+          (SELECT l.set_id FROM sessions.session AS l JOIN sessions.session_set AS x ON x.set_id = l.set_id
+            WHERE l.leaf = u.leaf AND x.chain_id = u.chain_id AND x.manager = u.manager AND x.account = u.account
+            ORDER BY l.set_id DESC LIMIT 1)) AS set_id) AS s
+ -- Other modules may take a signature of the same shape, and ask nobody.
+ WHERE u.manager = ANY (c.managers);
+
+CREATE OR REPLACE VIEW watch.session_mint AS
+SELECT t.chain_id, evidence.hex(u.account) AS account, evidence.hex(u.manager) AS manager, evidence.hex(u.user_op_hash) AS user_op_hash,
+       evidence.hex(u.leaf) AS leaf, evidence.hex(u.session_key) AS session_key, evidence.hex(t.contract) AS contract,
+       t.token_id::numeric AS token_id, t.amount::numeric AS amount, evidence.hex(t.from_address) AS from_address,
+       evidence.hex(t.to_address) AS to_address,
+       CASE WHEN coalesce(u.granted_contract, u.granted_recipient) IS NOT NULL OR u.granted_token_id IS NOT NULL
+            THEN coalesce(u.granted_contract = t.contract, true) AND coalesce(u.granted_recipient = t.to_address, true)
+                 AND coalesce(u.granted_token_id = t.token_id, true) END AS fits,
+       u.granted_contract = t.contract AS fits_contract, u.granted_recipient = t.to_address AS fits_recipient,
+       u.granted_token_id = t.token_id AS fits_token_id, evidence.hex(u.granted_contract) AS granted_contract,
+       evidence.hex(u.granted_recipient) AS granted_recipient, u.granted_token_id::numeric AS granted_token_id,
+       t.block_number::bigint AS block_number, t.log_index, t.batch_index, evidence.hex(t.transaction_hash) AS transaction_hash,
+       to_timestamp(b.block_time) AS block_time
+  FROM chain.session_use AS u
+  JOIN chain.chain AS c ON c.chain_id = u.chain_id AND u.manager = ANY (c.managers)
+  JOIN chain.erc1155_transfer AS t
+    ON t.chain_id = u.chain_id AND t.block_number = u.block_number AND coalesce(t.user_op_hash = u.user_op_hash, false)
+  LEFT JOIN chain.block AS b ON b.chain_id = t.chain_id AND b.block_number = t.block_number
+ WHERE coalesce(u.use_index = (
+      SELECT o.use_index FROM chain.session_use AS o
+       WHERE o.chain_id = u.chain_id AND o.block_number = u.block_number AND o.log_index = u.log_index
+       ORDER BY coalesce(o.called = t.contract, false) DESC,
+                (coalesce(o.granted_contract = t.contract, true) AND coalesce(o.granted_recipient = t.to_address, true)
+                 AND coalesce(o.granted_token_id = t.token_id, true)) DESC, o.use_index
+       LIMIT 1), false);
+
+CREATE OR REPLACE VIEW watch.verdict AS
+SELECT v.chain_id, evidence.hex(v.manager) AS manager, evidence.hex(v.account) AS account, v.verdict, v.cause,
+       v.warnings || CASE WHEN f.is_final THEN '{}'::text[] ELSE '{not_final}'::text[] END AS warnings, v.severity,
+       v.since_block::bigint AS since_block, v.since_time, v.explanation, f.is_final,
+       evidence.hex(v.on_chain_root) AS on_chain_root, evidence.hex(v.expected_root) AS expected_root, v.on_chain_set_id, v.expected_set_id,
+       v.observed_block::bigint AS observed_block, v.block_number::bigint AS decided_block, v.verdict_id
+  FROM chain.verdict AS v
+  JOIN chain.chain AS c ON c.chain_id = v.chain_id
+  LEFT JOIN chain.account AS a ON a.chain_id = v.chain_id AND a.account = v.account
+ CROSS JOIN LATERAL (
+      -- Coverage in a query of its own: who does not ask for is_final does not wait for it.
+      SELECT CASE WHEN v.observed_block <= c.finalized_number
+                  THEN coalesce(coalesce(a.block_number, c.start_block) > c.finalized_number
+                           OR int8range(least(coalesce(a.block_number, c.start_block), c.finalized_number), c.finalized_number + 1) <@ (
+                               SELECT d.blocks FROM chain.covered AS d
+                                WHERE d.chain_id = v.chain_id AND d.pass = 'roots/' || evidence.hex(v.manager)
+                                  AND d.filter = 'accounts' AND d.cohort = coalesce(a.cohort_id, 0)), false)
+                  ELSE false END AS is_final) AS f
+ WHERE v.closed_block IS NULL;
+
+CREATE OR REPLACE VIEW chain.unfolded AS
+SELECT t.chain_id, t.contract, moved.owner, t.token_id, sum(moved.delta) AS delta
+  FROM chain.tail AS h
+  JOIN chain.chain AS c ON c.chain_id = h.chain_id AND h.block_number > c.finalized_number
+  JOIN chain.erc1155_transfer AS t ON t.chain_id = h.chain_id AND t.block_number = h.block_number
+ CROSS JOIN LATERAL (VALUES (t.to_address, t.amount::numeric), (t.from_address, -t.amount::numeric)) AS moved (owner, delta)
+ GROUP BY t.chain_id, t.contract, moved.owner, t.token_id;
+
+CREATE OR REPLACE VIEW watch.erc1155_balance AS
+SELECT g.chain_id, evidence.hex(g.contract) AS contract, evidence.hex(g.owner) AS owner, g.token_id::numeric AS token_id, g.balance,
+       debt.complete
+  FROM (SELECT f.chain_id, f.contract, f.owner, f.token_id, f.balance, false AS is_unfolded FROM chain.erc1155_balance AS f
+        UNION ALL
+        SELECT u.chain_id, u.contract, u.owner, u.token_id, coalesce(f.balance, 0) + u.delta, true
+          FROM chain.unfolded AS u
+          LEFT JOIN chain.erc1155_balance AS f
+            ON f.chain_id = u.chain_id AND f.contract = u.contract AND f.owner = u.owner AND f.token_id = u.token_id) AS g
+ CROSS JOIN LATERAL (
+      SELECT coalesce(bool_or(CASE WHEN c.start_block <= c.finalized_number
+                 THEN int8range(c.start_block, c.finalized_number + 1) <@ d.blocks END), false) AS complete
+        FROM chain.chain AS c
+       CROSS JOIN LATERAL (
+            SELECT range_agg(k.blocks) AS blocks FROM (
+                SELECT v.blocks FROM chain.coverage AS v
+                 WHERE v.chain_id = c.chain_id AND v.pass = 'logs' AND v.cohort = 0
+                   AND v.filter IN ('erc1155/all', 'erc1155/' || evidence.hex(g.contract))
+                UNION ALL
+                -- Of a watched owner every transfer is looked for, whatever the contract.
+                SELECT w.blocks FROM chain.account AS a
+                  JOIN chain.covered AS w ON w.chain_id = a.chain_id AND w.pass = 'logs' AND w.filter = 'erc1155/touching'
+                                         AND w.cohort = a.token_cohort_id
+                 WHERE a.chain_id = c.chain_id AND a.account = g.owner) AS k) AS d
+       WHERE c.chain_id = g.chain_id) AS debt
+ WHERE g.balance <> 0 AND g.owner <> '\x0000000000000000000000000000000000000000'::bytea
+   AND (g.is_unfolded OR (g.chain_id, g.contract, g.owner, g.token_id) NOT IN (
+           SELECT u.chain_id, u.contract, u.owner, u.token_id FROM chain.unfolded AS u));
+
+CREATE STATISTICS chain.verdict_account_hex ON (evidence.hex(account)) FROM chain.verdict;
+COMMENT ON STATISTICS chain.verdict_account_hex IS 'How many verdicts an account has, by its hex text.';
+
+GRANT SELECT ON chain.unfolded TO sessionwatch_writer;
+COMMENT ON VIEW chain.unfolded IS 'What transfers above the finalized block add to the balances in chain.erc1155_balance.';
+COMMENT ON COLUMN chain.unfolded.chain_id IS 'The chain''s id.';
+COMMENT ON COLUMN chain.unfolded.contract IS 'The ERC-1155 contract.';
+COMMENT ON COLUMN chain.unfolded.owner IS 'Who holds the tokens.';
+COMMENT ON COLUMN chain.unfolded.token_id IS 'The token''s id.';
+COMMENT ON COLUMN chain.unfolded.delta IS 'Received minus sent.';
+
+-- Indexes on expressions are chosen by what is known of their values.
+ANALYZE chain.block, chain.user_operation, chain.session_use, chain.erc1155_transfer, chain.erc1155_balance, chain.reorg, chain.verdict,
+    chain.audit_finding, sessions.session_set, sessions.session;
