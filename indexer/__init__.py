@@ -23,6 +23,7 @@ The shell
     daemon.py           the wiring: signals, one TaskGroup, a bounded stop, a true exit code
     lanes.py            one chain: what must be known first, and its lanes
     worker.py           history in a process of its own, while there is much of it
+    supervisor.py       what systemd is told: started, a line for people, and that work goes on
     telemetry.py        what the lanes tell metrics, health and the log
     follow.py           THE loop of the live lane: plan, fetch, one transaction
     history.py          the passes over the past: several ranges in flight, until nothing is owed

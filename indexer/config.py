@@ -11,7 +11,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -164,6 +164,33 @@ def load_settings(
         chains=tuple(c for c in chains if c is not None),
         sources=MappingProxyType({".".join(path): one.source for path, one in given.items()}),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """How the supervisor that started this process wants to hear of it; see sd_notify(3).
+
+    `socket` is empty if it does not. `watchdog_seconds` is how long it bears silence, None: for
+    ever.
+    """
+
+    socket: str = ""
+    watchdog_seconds: float | None = None
+
+
+def take_supervision(environ: MutableMapping[str, str] | None = None) -> Supervision:
+    """Read $NOTIFY_SOCKET, $WATCHDOG_USEC and $WATCHDOG_PID, and remove them.
+
+    They speak of this process: a child that found them, such as Postgres, would answer for us.
+    """
+    env = os.environ if environ is None else environ  # noqa: TID251 - the one place
+    address, usec, pid = (
+        env.pop(name, "") for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+    )
+    if address[:1] not in {"/", "@"}:
+        return Supervision()
+    watched = pid in {"", str(os.getpid())} and usec.isascii() and usec.isdigit() and int(usec) > 0
+    return Supervision(address, int(usec) / 1_000_000 if watched else None)
 
 
 def default_data_dir(environ: Mapping[str, str] | None = None) -> Path:

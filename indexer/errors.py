@@ -7,7 +7,8 @@ SessionwatchError
 │   │   ├── NodeAnswerError          an answer that breaks the protocol or contradicts itself
 │   │   ├── RangeTooLargeError       the node wants a narrower range of blocks
 │   │   ├── BlockUnknownError        the node does not know this block (lag, or a reorg)
-│   │   └── StatePrunedError         the node no longer has the state of this block
+│   │   ├── StatePrunedError         the node no longer has the state of this block
+│   │   └── FinalityBehindError      the node's finality has not come to what is stored
 │   ├── DatabaseUnavailableError     Postgres is away or refused a connection
 │   ├── WorkerEndedError     the process that pays history ended before it was done
 │   ├── StaleStepError       another transaction moved the tip or the watch list: plan again
@@ -71,6 +72,10 @@ class BlockUnknownError(NodeError):
 
 class StatePrunedError(NodeError):
     """The node no longer has the state of this block. Never a zero."""
+
+
+class FinalityBehindError(NodeError):
+    """The node's finalized block is below a block that is stored, and has to come past it."""
 
 
 class DatabaseUnavailableError(RetryableError):

@@ -51,6 +51,7 @@ from indexer.store.live_view import (
 )
 from indexer.store.pool import Database
 from indexer.store.rows import BlockRows
+from indexer.supervisor import attended
 
 log = get_logger()
 
@@ -80,7 +81,8 @@ class Follower:
 
     async def run(self) -> None:
         """Follow for ever; only cancellation, fencing and fatal errors end it."""
-        await keep_stepping("live", self.step, self._poll, self.listener)
+        with attended():
+            await keep_stepping("live", self.step, self._poll, self.listener)
 
     async def _poll(self) -> None:
         await asyncio.sleep(self.contracts.settings.poll_seconds)
@@ -188,6 +190,7 @@ class Follower:
         self.listener.head_confirmed(ChainHead(end, end), end, end.number)
         if not self._said_finished:
             self._said_finished = True
+            self.listener.chain_finished()
             log.info("chain_finished", chain=self.contracts.settings.name, end_block=end.number)
         return await self._activate(view)
 

@@ -18,6 +18,7 @@ from indexer.core.debt import (
     missing_blocks,
     next_logs,
     next_state,
+    unreadable_blocks,
     without,
 )
 from indexer.core.passes import BY_ACCOUNT
@@ -138,7 +139,9 @@ class Historian:
         ledger = await store.read_ledger(self.database, settings.chain_id)
         if ledger is None:
             return []
-        self.listener.debt_known(missing_blocks(ledger, self.wanted))
+        self.listener.debt_known(
+            missing_blocks(ledger, self.wanted), unreadable_blocks(ledger, self.wanted)
+        )
         claimed: list[Task] = []
         while self._places(LOGS_IN_FLIGHT, claimed, "factory", "logs"):
             task = next_logs(ledger, self.wanted, [*busy, *claimed], MAX_RANGE_BLOCKS)

@@ -78,8 +78,10 @@ class HistoryListener(StepListener, Protocol):
     def rows_committed(self, counts: RowCounts) -> None:
         """So many rows are visible now."""
 
-    def debt_known(self, missing_blocks: Mapping[str, int]) -> None:
-        """So many blocks are owed, by pass."""
+    def debt_known(
+        self, missing_blocks: Mapping[str, int], unreadable_blocks: Mapping[str, int]
+    ) -> None:
+        """So many blocks are owed, by pass; of some of them no node has the state any more."""
 
 
 class Listener(HistoryListener, Protocol):
@@ -87,6 +89,9 @@ class Listener(HistoryListener, Protocol):
 
     def head_confirmed(self, head: ChainHead, tip: BlockHeader, finalized_number: int) -> None:
         """Everything up to `tip` is committed, and the node was asked for its head before."""
+
+    def chain_finished(self) -> None:
+        """The chain's configured last block is indexed and final; nothing comes after it."""
 
     def node_behind(self, head: ChainHead, tip: BlockHeader, finalized_number: int) -> None:
         """The node does not show what is committed up to `tip`: it lags, or was set back."""

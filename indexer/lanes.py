@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
 
+from indexer import metrics
 from indexer.auditing import Auditor
 from indexer.chain.head import fetch_head
 from indexer.chain.rpc import Node
@@ -37,9 +38,10 @@ from indexer.retention import Retention
 from indexer.settling import Settler
 from indexer.store import chain_row, sessions, sweep, verdicts
 from indexer.store.pool import Database
+from indexer.supervisor import Supervisor, attended
 from indexer.sweep import Sweeper
-from indexer.telemetry import Onlooker, Telemetry
-from indexer.web.health import Health
+from indexer.telemetry import Attempts, Onlooker, Telemetry, database_failed, database_reached
+from indexer.web.health import ChainHealth, Health
 from indexer.worker import HistoryWorker
 
 log = get_logger()
@@ -56,8 +58,18 @@ WORKER_DEBT_BLOCKS = 5_000
 """More debt than this, over all passes, is paid in a process of its own."""
 
 
-async def wait_for(work: Callable[[], Awaitable[T]], what: str, health: Health, *, once: bool) -> T:
-    """Repeat until it works, saying so once; `once` gives up after GIVE_UP_SECONDS."""
+async def wait_for(
+    work: Callable[[], Awaitable[T]],
+    what: Literal["node", "database"],
+    health: Health,
+    attempted: Callable[[RetryableError | None], None],
+    *,
+    once: bool,
+) -> T:
+    """Repeat until it works, saying so once; `once` gives up after GIVE_UP_SECONDS.
+
+    `attempted` is called after each attempt with what it failed of, the last time with None.
+    """
     began, said = time.monotonic(), False
     while True:
         try:
@@ -66,7 +78,8 @@ async def wait_for(work: Callable[[], Awaitable[T]], what: str, health: Health, 
             raise  # it does not come back by waiting
         except (DatabaseUnavailableError, NodeError) as error:
             if isinstance(error, DatabaseUnavailableError):
-                health.database_lost = True
+                database_failed(health)
+            attempted(error)
             if once and time.monotonic() - began > GIVE_UP_SECONDS:
                 raise
             if not said:
@@ -75,7 +88,8 @@ async def wait_for(work: Callable[[], Awaitable[T]], what: str, health: Health, 
             await asyncio.sleep(0.5)
         else:
             if what == "database":
-                health.database_lost = False
+                database_reached(health)
+            attempted(None)
             if said:
                 log.info("wait_ended", what=what, after_seconds=round(time.monotonic() - began, 1))
             return result
@@ -89,75 +103,92 @@ class ChainLanes:
     database: Database
     url: str
     health: Health
+    supervisor: Supervisor
+    schema_checked: asyncio.Event
     once: bool
     onlooker: Onlooker | None = None
+    attempts: Attempts = field(init=False)
+
+    def __post_init__(self) -> None:
+        name = self.settings.name
+        self.health.chains[name] = ChainHealth()
+        self.attempts = Attempts(name, self.health, self.supervisor)
+        metrics.show_chain(name)
 
     async def run(self) -> None:
         """Take the chain over and follow it; with `once`, until what can be paid is paid."""
         settings = self.settings
-        async with Node(settings) as node:
-            await wait_for(node.verify_chain, "node", self.health, once=self.once)
-            without_code, may_log = await self._look_at_managers(node)
-            contracts = Contracts(settings, may_log)
-            start_block = await self._start_block(node)
-            async with contextlib.AsyncExitStack() as stack:
+        async with (
+            Node(settings, on_request=self.supervisor.request_done) as node,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            with attended():
+                without_code, contracts, start_block = await self._look_at_chain(node)
 
                 async def lead() -> None:
                     await stack.enter_async_context(
                         chain_row.leadership(self.url, settings.chain_id, LOCK_WAIT_SECONDS)
                     )
 
-                await self._with_database(lead)
+                await self._wait_for("database", lead)
                 epoch = await self._take_over(start_block)
-                await self._with_database(
-                    lambda: sweep.queue_stored(self.database, settings.chain_id)
+                await self._wait_for(
+                    "database", lambda: sweep.queue_stored(self.database, settings.chain_id)
                 )
-                listener = Telemetry(settings, self.health, asyncio.Event(), self.onlooker)
+                listener = Telemetry(
+                    settings, self.health, asyncio.Event(), self.attempts, self.onlooker
+                )
                 listener.verdicts_counted(
-                    await self._with_database(
-                        lambda: verdicts.count_open(self.database, settings.chain_id)
+                    await self._wait_for(
+                        "database", lambda: verdicts.count_open(self.database, settings.chain_id)
                     )
                 )
-                rules = VerdictSettings(grace_seconds=settings.grace_seconds)
-                follower = Follower(
-                    self.database, node, contracts, epoch, rules, listener, WatchList()
+            rules = VerdictSettings(grace_seconds=settings.grace_seconds)
+            follower = Follower(self.database, node, contracts, epoch, rules, listener, WatchList())
+            historian = Historian(self.database, node, contracts, epoch, listener)
+            sweeper = Sweeper(self.database, node, contracts, epoch, rules, listener, listener.wake)
+            settler = Settler(self.database, node, settings, epoch, listener)
+            retention = Retention(self.database, settings, epoch, listener, RETENTION_SECONDS)
+            log.info(
+                "chain_taken_over",
+                chain=settings.name,
+                chain_id=settings.chain_id,
+                epoch=epoch,
+                start_block=start_block,
+            )
+            if self.once:
+                await _pay_once(node, follower, historian, settler, sweeper, listener)
+                await retention.run_once()
+                return
+            async with asyncio.TaskGroup() as group:
+                group.create_task(follower.run(), name=f"{settings.name}/live")
+                history = HistoryLane(
+                    historian,
+                    HistoryWorker(settings, self.url, epoch, contracts.event_managers, listener),
+                    listener,
                 )
-                historian = Historian(self.database, node, contracts, epoch, listener)
-                sweeper = Sweeper(
-                    self.database, node, contracts, epoch, rules, listener, listener.wake
-                )
-                settler = Settler(self.database, node, settings, epoch, listener)
-                retention = Retention(self.database, settings, epoch, listener, RETENTION_SECONDS)
-                log.info(
-                    "chain_taken_over",
-                    chain=settings.name,
-                    chain_id=settings.chain_id,
-                    epoch=epoch,
-                    start_block=start_block,
-                )
-                if self.once:
-                    await _pay_once(node, follower, historian, settler, sweeper, listener)
-                    await retention.run_once()
-                    return
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(follower.run(), name=f"{settings.name}/live")
-                    history = HistoryLane(
-                        historian,
-                        HistoryWorker(
-                            settings, self.url, epoch, contracts.event_managers, listener
-                        ),
-                        listener,
-                    )
-                    group.create_task(history.run(), name=f"{settings.name}/history")
-                    group.create_task(sweeper.run(), name=f"{settings.name}/sweep")
-                    auditor = Auditor(self.database, node, contracts, epoch, listener)
-                    group.create_task(auditor.run(), name=f"{settings.name}/audit")
-                    group.create_task(self._look_again(node, without_code))
-                    group.create_task(settler.run(), name=f"{settings.name}/traces")
-                    group.create_task(retention.run(), name=f"{settings.name}/retention")
-                    group.create_task(
-                        self._count_sessions(listener), name=f"{settings.name}/sessions"
-                    )
+                group.create_task(history.run(), name=f"{settings.name}/history")
+                group.create_task(sweeper.run(), name=f"{settings.name}/sweep")
+                auditor = Auditor(self.database, node, contracts, epoch, listener)
+                group.create_task(auditor.run(), name=f"{settings.name}/audit")
+                group.create_task(self._look_again(node, without_code))
+                group.create_task(settler.run(), name=f"{settings.name}/traces")
+                group.create_task(retention.run(), name=f"{settings.name}/retention")
+                group.create_task(self._count_sessions(listener), name=f"{settings.name}/sessions")
+
+    async def _look_at_chain(self, node: Node) -> tuple[set[Address], Contracts, int | None]:
+        """Return what the node says before anything is written; wait for the schema's check.
+
+        In this order: a start that finds another chain has to end, whether or not the database
+        is there.
+        """
+        await self._wait_for("node", node.verify_chain)
+        if not self.schema_checked.is_set():
+            self.health.chains[self.settings.name].waiting_for = "database"
+            await self.schema_checked.wait()
+        without_code, may_log = await self._look_at_managers(node)
+        contracts = Contracts(self.settings, may_log)
+        return without_code, contracts, await self._start_block(node)
 
     async def _count_sessions(self, listener: Telemetry) -> None:
         """Keep the gauge of sessions; block time moves it, so it is counted, but not per scrape."""
@@ -173,8 +204,18 @@ class ChainLanes:
 
         await keep_stepping("sessions", step, rest, listener)
 
-    async def _with_database(self, work: Callable[[], Awaitable[T]]) -> T:
-        return await wait_for(work, "database", self.health, once=self.once)
+    async def _wait_for(
+        self, what: Literal["node", "database"], work: Callable[[], Awaitable[T]]
+    ) -> T:
+        def attempted(error: RetryableError | None) -> None:
+            if error is None:
+                self.attempts.succeeded(what)
+            else:
+                self.attempts.failed(error)
+            # The first to be asked is the node for its chain's id: that is right now, or away.
+            self.supervisor.known(self.settings.name)
+
+        return await wait_for(work, what, self.health, attempted, once=self.once)
 
     async def _take_over(self, start_block: int | None) -> int:
         settings = self.settings
@@ -191,7 +232,7 @@ class ChainLanes:
                     await chain_row.set_start_block(connection, settings.chain_id, start_block)
                 return epoch
 
-        return await self._with_database(take_over)
+        return await self._wait_for("database", take_over)
 
     async def _look_at_managers(self, node: Node) -> tuple[set[Address], frozenset[Address]]:
         """Return the managers without code, and those that may log their changes; say which.
@@ -202,11 +243,9 @@ class ChainLanes:
         without_code: set[Address] = set()
         may_log: set[Address] = set()
         for manager in self.settings.managers:
-            code = await wait_for(
-                lambda manager=manager: read_code(node, manager),  # type: ignore[misc]
+            code = await self._wait_for(
                 "node",
-                self.health,
-                once=self.once,
+                lambda manager=manager: read_code(node, manager),  # type: ignore[misc]
             )
             kind = manager_kind(code)
             if kind != "v1":
@@ -251,7 +290,7 @@ class ChainLanes:
                 row = await chain_row.read_chain(connection, settings.chain_id)
                 return row.start_block if row is not None else None
 
-        known = await self._with_database(stored)
+        known = await self._wait_for("database", stored)
         if known is not None:
             return known
 
@@ -266,7 +305,7 @@ class ChainLanes:
 
         remedy = f"set chains.{settings.name}.start_block to a block before the first account"
         try:
-            block = await wait_for(found, "node", self.health, once=self.once)
+            block = await self._wait_for("node", found)
         except StatePrunedError as error:
             raise FatalError(
                 f"the node has no archive state, so the first block of interest on "

@@ -53,8 +53,24 @@ LAG_BLOCKS = _gauge("lag_blocks", "Blocks between the node's tip and the indexed
 LAG_SECONDS = _gauge(
     "lag_seconds", "Seconds of chain time between the node's tip and the indexed block."
 )
+LATEST_BLOCK_TIMESTAMP_SECONDS = _gauge(
+    "latest_block_timestamp_seconds", "Block time of the newest block the node has, in unix time."
+)
+LAST_PROGRESS_TIMESTAMP_SECONDS = _gauge(
+    "last_progress_timestamp_seconds",
+    "Unix time of the last committed live step or head confirmed unchanged; 0: none since start.",
+)
+NODE_UP = _gauge("node_up", "1 while the live lane's last attempt reached a node, else 0.")
+CHAIN_FINISHED = _gauge(
+    "chain_finished", "1 once the configured end_block is indexed and final, else 0."
+)
 COVERAGE_MISSING_BLOCKS = _gauge(
     "coverage_missing_blocks", "Blocks a pass still has to read below the finalized block.", "pass"
+)
+COVERAGE_UNREADABLE_BLOCKS = _gauge(
+    "coverage_unreadable_blocks",
+    "Those of coverage_missing_blocks whose state no node has any more.",
+    "pass",
 )
 LOGS = _counter("logs_total", "Logs committed, by event.", "event")
 ROOT_UPDATES = _counter(
@@ -95,6 +111,21 @@ UNDECODED_LOGS = _counter("undecoded_logs_total", "Logs kept raw: nothing could 
 AUDIT_MISMATCHES = _counter(
     "audit_mismatches_total", "Roots that an audit found different from the stored ones."
 )
+DATABASE_UP = Gauge(
+    "sessionwatch_database_up",
+    "1 while the last step that needed the database reached it, else 0.",
+    registry=REGISTRY,
+)
+DATABASE_ERRORS = Counter(
+    "sessionwatch_database_errors_total",
+    "Steps that failed for want of the database.",
+    registry=REGISTRY,
+)
+READY = Gauge(
+    "sessionwatch_ready",
+    "1 while /readyz answers 200, else 0; as of this scrape.",
+    registry=REGISTRY,
+)
 BUILD_INFO = Gauge(
     "sessionwatch_build_info",
     "1, with the versions as labels.",
@@ -104,7 +135,23 @@ BUILD_INFO = Gauge(
 
 
 # Shown from the start: increase() over a counter that appears with its first event sees nothing.
-_FROM_ZERO = (REORGS, ROOT_DISAGREEMENTS, UNDECODED_LOGS, AUDIT_MISMATCHES)
+_FROM_ZERO = (
+    REORGS,
+    ROOT_DISAGREEMENTS,
+    UNDECODED_LOGS,
+    AUDIT_MISMATCHES,
+    # Alerts compare these from the first scrape on, also while no node or database was reached yet.
+    LAST_PROGRESS_TIMESTAMP_SECONDS,
+    NODE_UP,
+    CHAIN_FINISHED,
+    FINALITY_VIOLATION,
+)
+
+
+def show_chain(chain: str) -> None:
+    """Show from the start, as 0, what must not appear with its first event."""
+    for metric in _FROM_ZERO:
+        metric.labels(chain)
 
 
 RequestDone = Callable[[str, str, str, str, float, int], None]
@@ -126,17 +173,20 @@ def set_build_info(version: str) -> None:
     BUILD_INFO.labels(version, platform.python_version()).set(1)
 
 
+def set_head(chain: str, number: int, timestamp: int) -> None:
+    """Show the node's newest block: its number and its time, in unix seconds."""
+    LATEST_BLOCK.labels(chain).set(number)
+    LATEST_BLOCK_TIMESTAMP_SECONDS.labels(chain).set(timestamp)
+
+
 def set_progress(
     chain: str, *, latest: int, indexed: int, finalized: int, lag_seconds: float
 ) -> None:
-    """Set the five gauges that say where a chain stands; arguments are block numbers."""
-    LATEST_BLOCK.labels(chain).set(latest)
+    """Set the four gauges that say where a chain stands; arguments are block numbers."""
     INDEXED_BLOCK.labels(chain).set(indexed)
     FINALIZED_BLOCK.labels(chain).set(finalized)
     LAG_BLOCKS.labels(chain).set(max(latest - indexed, 0))
     LAG_SECONDS.labels(chain).set(max(lag_seconds, 0.0))
-    for counter in _FROM_ZERO:
-        counter.labels(chain)
 
 
 def clear_verdicts(chain: str) -> None:

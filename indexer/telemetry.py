@@ -5,16 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from indexer import metrics
 from indexer.core.passes import hex_of
 from indexer.core.settings import ChainSettings
 from indexer.core.types import BlockHeader, ChainHead
-from indexer.errors import DatabaseUnavailableError, FinalityViolationError, RetryableError
+from indexer.errors import (
+    DatabaseUnavailableError,
+    FinalityViolationError,
+    NodeError,
+    NodeUnreachableError,
+    RetryableError,
+)
 from indexer.log import get_logger
 from indexer.store.rows import RowCounts
 from indexer.store.verdicts import VerdictChange, VerdictCount
+from indexer.supervisor import Supervisor
 from indexer.web.health import Health
 
 log = get_logger()
@@ -30,6 +38,48 @@ class Onlooker(Protocol):
         """The live lane has committed so far, of what the node has."""
 
 
+@dataclass(slots=True)
+class Attempts:
+    """What the attempts of one chain's live lane tell, those of its start included."""
+
+    chain: str
+    health: Health
+    supervisor: Supervisor
+
+    def succeeded(self, reached: Literal["node", "database"]) -> None:
+        """An attempt has come to its end; so far it had to reach."""
+        self.health.chains[self.chain].waiting_for = ""
+        if reached == "node":
+            metrics.NODE_UP.labels(self.chain).set(1)
+        self.supervisor.moved(self.chain)
+
+    def failed(self, error: RetryableError) -> None:
+        """An attempt has failed and will be repeated."""
+        chain = self.health.chains[self.chain]
+        if isinstance(error, NodeError):
+            chain.waiting_for = "node"
+            metrics.NODE_UP.labels(self.chain).set(not isinstance(error, NodeUnreachableError))
+        elif isinstance(error, DatabaseUnavailableError):
+            chain.waiting_for = "database"
+        else:
+            self.supervisor.doubted(self.chain)
+            return
+        self.supervisor.moved(self.chain)
+
+
+def database_failed(health: Health) -> None:
+    """Count a step that failed for want of the database, and turn /readyz red."""
+    health.database_lost = True
+    metrics.DATABASE_UP.set(0)
+    metrics.DATABASE_ERRORS.inc()
+
+
+def database_reached(health: Health) -> None:
+    """Say that a step has reached the database."""
+    health.database_lost = False
+    metrics.DATABASE_UP.set(1)
+
+
 class Telemetry:
     """Listens to the lanes of one chain."""
 
@@ -38,6 +88,7 @@ class Telemetry:
         settings: ChainSettings,
         health: Health,
         wake: asyncio.Event,
+        attempts: Attempts,
         onlooker: Onlooker | None = None,
     ) -> None:
         self._onlooker = onlooker
@@ -45,14 +96,16 @@ class Telemetry:
         self.indexed_number = -1
         self.wake = wake
         self.violation: FinalityViolationError | None = None
+        self._attempts = attempts
         self._health = health
         self._chain = health.chains[settings.name]
         self._trouble: dict[str, str] = {}
-        metrics.FINALITY_VIOLATION.labels(settings.name).set(0)
 
     def head_confirmed(self, head: ChainHead, tip: BlockHeader, finalized_number: int) -> None:
         """Show where the chain stands; wake the sweep."""
         lag_seconds = float(max(head.latest.timestamp - tip.timestamp, 0))
+        self._moved()
+        metrics.set_head(self.settings.name, head.latest.number, head.latest.timestamp)
         metrics.set_progress(
             self.settings.name,
             latest=head.latest.number,
@@ -73,12 +126,22 @@ class Telemetry:
         self.indexed_number = tip.number
         self._chain.finality_violation = self._chain.node_behind = None
         self._chain.lag_seconds = lag_seconds
+        self._chain.indexed_block = tip.number
         self._chain.last_step_monotonic = time.monotonic()
         self.wake.set()
+
+    def _moved(self) -> None:
+        metrics.LAST_PROGRESS_TIMESTAMP_SECONDS.labels(self.settings.name).set(time.time())
+
+    def chain_finished(self) -> None:
+        """Say that nothing comes any more: no alert about progress may fire."""
+        self._chain.finished = True
+        metrics.CHAIN_FINISHED.labels(self.settings.name).set(1)
 
     def node_behind(self, head: ChainHead, tip: BlockHeader, finalized_number: int) -> None:
         """Have /readyz say it: at once if the node lacks what is final, else if it stays so."""
         latest = head.latest.number
+        metrics.set_head(self.settings.name, latest, head.latest.timestamp)
         self._chain.node_behind = f"the node shows block {latest}, indexed is block {tip.number}"
         if latest < finalized_number:
             self._chain.node_behind += f", final is block {finalized_number}"
@@ -109,15 +172,20 @@ class Telemetry:
 
     def rewound(self, depth_blocks: int) -> None:
         """Count a reorg."""
+        self._moved()
         metrics.REORGS.labels(self.settings.name).inc()
         metrics.REORG_DEPTH_BLOCKS.labels(self.settings.name).observe(depth_blocks)
 
-    def debt_known(self, missing_blocks: Mapping[str, int]) -> None:
-        """Show what each pass owes."""
+    def debt_known(
+        self, missing_blocks: Mapping[str, int], unreadable_blocks: Mapping[str, int]
+    ) -> None:
+        """Show what each pass owes, and what of it cannot be paid."""
         if self._onlooker is not None:
             self._onlooker.debt_known(self.settings.name, missing_blocks)
         for name, blocks in missing_blocks.items():
             metrics.COVERAGE_MISSING_BLOCKS.labels(self.settings.name, name).set(blocks)
+        for name, blocks in unreadable_blocks.items():
+            metrics.COVERAGE_UNREADABLE_BLOCKS.labels(self.settings.name, name).set(blocks)
 
     def verdicts_changed(self, changes: Sequence[VerdictChange]) -> None:
         """Keep the gauges by what changed; say each change once."""
@@ -138,12 +206,15 @@ class Telemetry:
     def verdicts_counted(self, counts: Sequence[VerdictCount]) -> None:
         """Set the gauges anew."""
         metrics.clear_verdicts(self.settings.name)
+        self._chain.drifted = 0
         for row in counts:
             self._count(row.verdict, row.cause, row.severity, row.count)
 
     def _count(self, verdict: str, cause: str | None, severity: str, step: int) -> None:
         name = self.settings.name
         metrics.ACCOUNTS.labels(name, verdict).inc(step)
+        if verdict == "drifted":
+            self._chain.drifted += step
         if cause is not None:
             metrics.DRIFTED_ACCOUNTS.labels(name, cause, severity).inc(step)
 
@@ -172,7 +243,9 @@ class Telemetry:
     def retrying(self, lane: str, error: RetryableError) -> None:
         """Say a new trouble once; it is over when a step of the lane has finished."""
         if isinstance(error, DatabaseUnavailableError):
-            self._health.database_lost = True
+            database_failed(self._health)
+        if lane == "live":
+            self._attempts.failed(error)
         kind = type(error).__name__
         if self._trouble.get(lane) != kind:
             self._trouble[lane] = kind
@@ -187,7 +260,10 @@ class Telemetry:
 
     def recovered(self, lane: str) -> None:
         """Say that a trouble is over; what has finished has also reached the database."""
-        self._health.database_lost = False
+        database_reached(self._health)
+        if lane == "live":
+            # A chain that is finished asks no node any more.
+            self._attempts.succeeded("database" if self._chain.finished else "node")
         kind = self._trouble.pop(lane, None)
         if kind is not None:
             log.info("step_recovered", chain=self.settings.name, lane=lane, after=kind)

@@ -60,9 +60,10 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Debt(msgspec.Struct, tag=True):
-    """Blocks owed, by pass."""
+    """Blocks owed, by pass, and those of them that cannot be read."""
 
     missing_blocks: dict[str, int]
+    unreadable_blocks: dict[str, int]
 
 
 class Rows(msgspec.Struct, tag=True):
@@ -160,8 +161,8 @@ class HistoryWorker:
         failed: SessionwatchError | None = None
         async for line in process.stdout:
             match _DECODER.decode(line):
-                case Debt(missing_blocks):
-                    self.listener.debt_known(missing_blocks)
+                case Debt(missing_blocks, unreadable_blocks):
+                    self.listener.debt_known(missing_blocks, unreadable_blocks)
                 case Rows(counts):
                     self.listener.rows_committed(counts)
                 case Request() as done:
@@ -204,8 +205,10 @@ class _Reporter:
     def __init__(self) -> None:
         self._troubled = False
 
-    def debt_known(self, missing_blocks: Mapping[str, int]) -> None:
-        _say(Debt(dict(missing_blocks)))
+    def debt_known(
+        self, missing_blocks: Mapping[str, int], unreadable_blocks: Mapping[str, int]
+    ) -> None:
+        _say(Debt(dict(missing_blocks), dict(unreadable_blocks)))
 
     def rows_committed(self, counts: RowCounts) -> None:
         _say(Rows(counts))

@@ -106,7 +106,10 @@ async def test_sigterm_at_any_moment_is_a_clean_end(
 
 async def test_sigterm_while_it_waits_for_the_database(tmp_path: Path) -> None:
     """A daemon that waits for its database says so once, shows it on /readyz, and can be ended."""
-    async with running_daemon(tmp_path, configuration(NO_DATABASE, NOBODY)) as daemon:
+    async with (
+        SimNode() as node,
+        running_daemon(tmp_path, configuration(NO_DATABASE, node.url)) as daemon,
+    ):
         waited = await daemon.logs("wait_began")
         assert waited["what"] == "database"
         assert waited["remedy"]
@@ -184,17 +187,19 @@ async def test_a_node_that_is_away_is_waited_for(
 
 async def test_once_gives_up(database_url: str, tmp_path: Path) -> None:
     """`run --once` against a node or a database that stays away ends with 75, and says it."""
-    for name, database in (("node", database_url), ("database", NO_DATABASE)):
-        async with running_daemon(
-            tmp_path,
-            configuration(database, NOBODY),
-            "--once",
-            name=name,
-            tweak="GIVE_UP_SECONDS=0.5",
-        ) as daemon:
-            assert await daemon.ends() == 75
-        assert last_words(daemon, "remedy")
-        assert daemon.events("wait_began")[0]["what"] == name
+    async with SimNode() as node:
+        for name, urls in (("node", (database_url, NOBODY)), ("database", (NO_DATABASE, node.url))):
+            async with running_daemon(
+                tmp_path,
+                configuration(*urls),
+                "--once",
+                name=name,
+                tweak="GIVE_UP_SECONDS=0.5",
+            ) as daemon:
+                assert await daemon.ends() == 75
+            assert last_words(daemon, "remedy")
+            (waited,) = daemon.events("wait_began")
+            assert waited["what"] == name
 
 
 async def test_another_chain_is_refused(database_url: str, tmp_path: Path) -> None:

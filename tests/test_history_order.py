@@ -58,7 +58,9 @@ class Nobody:
     def rows_committed(self, counts: RowCounts) -> None:
         self.ranges += 1
 
-    def debt_known(self, missing_blocks: Mapping[str, int]) -> None:
+    def debt_known(
+        self, missing_blocks: Mapping[str, int], unreadable_blocks: Mapping[str, int]
+    ) -> None:
         pass
 
     def retrying(self, lane: str, error: Exception) -> None:

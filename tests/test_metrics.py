@@ -14,7 +14,12 @@ PROMISED = {
     "finalized_block": set(),
     "lag_blocks": set(),
     "lag_seconds": set(),
+    "latest_block_timestamp_seconds": set(),
+    "last_progress_timestamp_seconds": set(),
+    "node_up": set(),
+    "chain_finished": set(),
     "coverage_missing_blocks": {"pass"},
+    "coverage_unreadable_blocks": {"pass"},
     "logs_total": {"event"},
     "root_updates_total": {"evidence"},
     "root_disagreements_total": set(),
@@ -33,6 +38,13 @@ PROMISED = {
     "undecoded_logs_total": set(),
     "audit_mismatches_total": set(),
 }
+# Of the process as a whole.
+OF_THE_PROCESS = {
+    "build_info": ("version", "python"),
+    "database_up": (),
+    "database_errors_total": (),
+    "ready": (),
+}
 
 
 def test_every_promised_metric_exists_with_its_labels() -> None:
@@ -43,7 +55,7 @@ def test_every_promised_metric_exists_with_its_labels() -> None:
             suffix = "_total" if isinstance(metric, Counter) else ""
             found[metric._name.removeprefix("sessionwatch_") + suffix] = metric._labelnames
             assert metric._documentation.endswith(".")
-    assert found.pop("build_info") == ("version", "python")
+    assert {name: found.pop(name) for name in OF_THE_PROCESS} == OF_THE_PROCESS
     assert {name: set(labels[1:]) for name, labels in found.items()} == PROMISED
     assert {labels[0] for labels in found.values()} == {"chain"}
 
@@ -51,6 +63,8 @@ def test_every_promised_metric_exists_with_its_labels() -> None:
 def test_progress_and_build_are_shown() -> None:
     """The gauges say what they were told, in blocks and seconds, and lag is never negative."""
     metrics.set_build_info("1.2.3")
+    metrics.show_chain("shown")
+    metrics.set_head("shown", 10, 1_700_000_000)
     metrics.set_progress("shown", latest=10, indexed=7, finalized=5, lag_seconds=6.5)
     metrics.set_progress("ahead", latest=10, indexed=11, finalized=5, lag_seconds=-2)
     samples = {
@@ -58,7 +72,17 @@ def test_progress_and_build_are_shown() -> None:
         for family in text_string_to_metric_families(metrics.render().decode())
         for sample in family.samples
     }
-    for name, value in (("lag_blocks", 3), ("lag_seconds", 6.5), ("finalized_block", 5)):
+    for name, value in (
+        ("lag_blocks", 3),
+        ("lag_seconds", 6.5),
+        ("finalized_block", 5),
+        ("latest_block", 10),
+        ("latest_block_timestamp_seconds", 1_700_000_000),
+        ("last_progress_timestamp_seconds", 0),
+        ("node_up", 0),
+        ("chain_finished", 0),
+        ("finality_violation", 0),
+    ):
         assert samples[f"sessionwatch_{name}", "shown"].value == value
     assert samples["sessionwatch_lag_blocks", "ahead"].value == 0
     assert samples["sessionwatch_lag_seconds", "ahead"].value == 0

@@ -179,6 +179,14 @@ def missing_blocks(ledger: Ledger, wanted: Wanted) -> dict[str, int]:
     return owed
 
 
+def unreadable_blocks(ledger: Ledger, wanted: Wanted) -> dict[str, int]:
+    """Count those of the missing blocks whose state is lost, in the same way."""
+    gone = {pass_.name: 0 for pass_ in wanted.every}
+    for pass_, cohort, spans in ledger.debts(wanted):
+        gone[pass_.name] += blocks_in(intersect(spans, merge(ledger.lost.get((pass_, cohort), ()))))
+    return gone
+
+
 def next_logs(ledger: Ledger, wanted: Wanted, busy: Iterable[Task], max_blocks: int) -> Task | None:
     """Return the next range of logs to pay beside those in flight; None: nothing can be begun.
 

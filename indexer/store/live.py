@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from indexer.core.types import Address, BlockHeader, Hash32
-from indexer.errors import StaleStepError
+from indexer.errors import FinalityBehindError, StaleStepError
 from indexer.store.chain_row import ChainRow, Connection, lock_chain, read_chain
 from indexer.store.live_view import LiveView
 from indexer.store.observations import write_blocks
@@ -34,7 +34,7 @@ _ENSURE_PARTITIONS = "SELECT chain.ensure_partitions($1, $2)"
 async def start_tail(database: Database, chain_id: int, epoch: int, finalized: BlockHeader) -> None:
     """Begin the tail at the node's finalized block; everything below is history debt.
 
-    StaleStepError while rows stand above that block: after a rewind below finality the node's
+    FinalityBehindError while rows stand above that block: after a rewind below finality the node's
     finality has to come past what was kept, or the live lane would write it again.
 
     Also after an absence longer than finality: what the old tail held is final then (its tip
@@ -46,8 +46,9 @@ async def start_tail(database: Database, chain_id: int, epoch: int, finalized: B
             await _finalize(connection, chain, chain.indexed_number)
         kept = await connection.fetchval(_HIGHEST_KEPT, chain_id)
         if kept is not None and kept > finalized.number:
-            raise StaleStepError(
-                f"block {kept} is stored, and the node's finality is at {finalized.number} only"
+            raise FinalityBehindError(
+                f"block {kept} is stored, and the node's finality is at {finalized.number} only",
+                remedy="it is waited for; if it stays, check the node's synchronisation",
             )
         await connection.execute("DELETE FROM chain.tail WHERE chain_id = $1", chain_id)
         await _insert_tail(connection, chain_id, [finalized])

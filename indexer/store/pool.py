@@ -14,6 +14,9 @@ from indexer.errors import DatabaseUnavailableError, FatalError, StaleStepError
 
 WRITER_ROLE = "sessionwatch_writer"
 
+LOCK_TIMEOUT_SECONDS = 20
+"""Our own transactions hold no lock so long. Somebody else's may stay: then that is said."""
+
 # What asyncpg raises when the server went away, came back, or is starting or stopping.
 _UNAVAILABLE = (
     OSError,
@@ -40,7 +43,6 @@ _UNAVAILABLE = (
 _CONFLICT = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
-    asyncpg.LockNotAvailableError,
 )
 
 _REFUSED = (
@@ -79,6 +81,8 @@ class Database:
         """
 
         async def setup(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+            # Not a setting of the connection: a pooler in between would refuse to pass it on.
+            await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
             if role is not None:
                 await connection.execute(_SET_ROLE.replace("ROLE_NAME", role))
 
@@ -194,11 +198,18 @@ class translated:  # noqa: N801 - reads as the statement it is
                 f"the database refused: {error}",
                 remedy="check database.url, the role's rights, and `sessionwatch schema apply`",
             ) from error
+        if isinstance(error, asyncpg.LockNotAvailableError):
+            raise DatabaseUnavailableError(
+                f"a lock in the database was held by somebody for {LOCK_TIMEOUT_SECONDS} seconds",
+                remedy="end the transaction that holds it: SELECT pid, state, query FROM "
+                "pg_stat_activity WHERE pid IN (SELECT unnest(pg_blocking_pids(pid)) "
+                "FROM pg_stat_activity WHERE application_name = 'sessionwatch')",
+            ) from error
         if isinstance(error, _CONFLICT):
             raise StaleStepError(
                 f"the database asked to repeat the transaction ({type(error).__name__})"
             ) from error
-        if isinstance(error, _UNAVAILABLE) and not isinstance(error, _CONFLICT):
+        if isinstance(error, _UNAVAILABLE):
             raise DatabaseUnavailableError(
                 f"the database cannot be reached: {_why(error)}",
                 remedy="is Postgres running, and is database.url right?",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(slots=True)
@@ -15,6 +16,8 @@ class ChainHealth:
     agree. `node_behind` says that the node does not show the indexed block: ordinary lag of a
     back-end unless it lasts for `max_idle_seconds`, or reaches below finality
     (`node_below_final`): then the node was set back. None once it shows it again.
+    `waiting_for` is what the chain cannot go on without just now. `drifted` counts the open
+    verdicts of that name.
     """
 
     last_step_monotonic: float | None = None
@@ -22,6 +25,10 @@ class ChainHealth:
     finality_violation: str | None = None
     node_behind: str | None = None
     node_below_final: bool = False
+    indexed_block: int | None = None
+    drifted: int = 0
+    finished: bool = False
+    waiting_for: Literal["", "node", "database"] = ""
     max_lag_seconds: float = 120
     max_idle_seconds: float = 60
 
@@ -49,6 +56,23 @@ class ChainHealth:
             )
         return tuple(found)
 
+    def line(self) -> str:
+        """Say for people where the chain stands: `block 49, 0 s behind, 6 drifted`."""
+        waiting = f"waiting for the {self.waiting_for}"
+        if self.indexed_block is None:
+            return waiting if self.waiting_for else "starting"
+        if self.finality_violation is not None:
+            state = "finality violation"
+        elif self.finished:
+            state = "finished"
+        elif self.waiting_for:
+            state = waiting
+        elif self.node_behind is not None:
+            state = "the node is behind"
+        else:
+            state = f"{self.lag_seconds or 0:.0f} s behind"
+        return f"block {self.indexed_block}, {state}, {self.drifted} drifted"
+
 
 @dataclass(slots=True)
 class Health:
@@ -75,3 +99,11 @@ class Health:
             if reasons := chain.reasons(now):
                 found[name] = reasons
         return found
+
+    def line(self) -> str:
+        """Say for people, in one line, how the whole process is."""
+        if self.stopping:
+            return "stopping"
+        words = ["the database cannot be reached"] if self.database_lost else []
+        words += [f"{name}: {chain.line()}" for name, chain in self.chains.items()]
+        return "; ".join(words) or "starting"

@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from indexer.errors import ConfigurationError, RetryableError, SessionwatchError
-from indexer.metrics import render
+from indexer.metrics import READY, render
 from indexer.store.pool import Database
 from indexer.store.status import read_status
 from indexer.web.health import Health
@@ -138,6 +138,7 @@ class _Site:
         )
 
     async def metrics(self, _request: web.Request) -> web.Response:
+        READY.set(not self.health.reasons(self.now()))
         return web.Response(body=render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(self, _request: web.Request) -> web.Response:

@@ -20,6 +20,7 @@ from indexer.core.debt import (
     next_logs,
     next_state,
     subtract,
+    unreadable_blocks,
     without,
 )
 from indexer.core.passes import ACCOUNTS, BODIES, LOGS_ACCOUNTS, TOUCHING, Pass
@@ -276,6 +277,16 @@ def test_missing_blocks_counts_every_cohort(found):
         expected[pass_.name] += len(blocks)
 
     assert missing_blocks(found.ledger, found.wanted) == expected
+
+
+@given(books())
+def test_unreadable_blocks_are_those_missing_ones_that_are_lost(found):
+    """What was lost and is covered by now, or asked for by nobody, is not counted."""
+    expected = {pass_.name: 0 for pass_ in found.wanted.every}
+    for key, blocks in found.owed().items():
+        expected[key[0].name] += len(blocks & found.lost.get(key, set()))
+
+    assert unreadable_blocks(found.ledger, found.wanted) == expected
 
 
 def test_a_cohort_pays_up_to_its_adoption():
