@@ -190,10 +190,9 @@ make_user() {
 # The parts of a clone that a wheel is built from.
 readonly PARTS=(pyproject.toml README.md LICENSE schema.sql indexer)
 
-# What decides whether an installed program is this one: Python, dependencies, program.
+# What decides whether an installed program is this one.
 fingerprint() {
     {
-        $PYTHON --version 2>&1 || true # not installed yet: a dry run
         cat "$here/requirements.lock"
         if [ -n "$wheel" ]; then
             cat "$wheel"
@@ -204,18 +203,24 @@ fingerprint() {
     } | sha256sum | cut -c1-8
 }
 
-is_complete() { compgen -G "$1/.complete-*" > /dev/null; }
+# is_complete FOLDER [MARK]: whether a program was installed there to the end.
+is_complete() { compgen -G "$1/.complete-${2:-*}" > /dev/null; }
+
+# has_our_python FOLDER: not after an upgrade of Debian, which brings another Python.
+has_our_python() {
+    [ -d "$1/lib/$($PYTHON -c 'import sys; print("python%d.%d" % sys.version_info[:2])')" ]
+}
 
 # Sets `target`, the folder of this program, and makes it unless it is there. A version that is
-# there with other contents, or for another Python, is never changed: it may be running.
+# there with other contents, or for another Python, is left alone: it may be running.
 make_program() {
     local mark pip built
     mark=$(fingerprint)
     target=$PREFIX/$version
-    if is_complete "$target" && [ ! -e "$target/.complete-$mark" ]; then
+    if is_complete "$target" && ! { is_complete "$target" "$mark" && has_our_python "$target"; }; then
         target=$PREFIX/$version+$mark
     fi
-    if [ -e "$target/.complete-$mark" ]; then return; fi
+    if is_complete "$target" "$mark" && has_our_python "$target"; then return; fi
     say "the program, version $version"
     if [ -e "$target" ]; then run rm -rf "$target"; fi # a former attempt did not get far
     run install --directory --mode=0755 $PREFIX
