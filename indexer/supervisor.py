@@ -66,10 +66,6 @@ class Supervisor:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        self._socket: socket.socket | None = None
-        if address:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.setblocking(False)
         self._watchdog_seconds = watchdog_seconds
         self._chains = frozenset(chains)
         self._now = now
@@ -140,10 +136,12 @@ class Supervisor:
 
     def _say(self, message: str) -> bool:
         """Send one message; return whether it was taken, or nobody wants any."""
-        if self._socket is None:
+        if not self._address:
             return True
         try:
-            self._socket.sendto(message.encode(), self._address)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+                end.setblocking(False)
+                end.sendto(message.encode(), self._address)
         except OSError as error:
             if not self._complained:
                 self._complained = True

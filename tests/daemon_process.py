@@ -6,10 +6,11 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -123,26 +124,35 @@ def _toml(value: object) -> str:
     return str(value).lower()
 
 
-# The command line with some of the daemon's waiting times shortened.
+# The command line with some of the daemon's waiting times shortened. SIGUSR1 blocks it for good,
+# and with it its event loop.
 _TWEAKED = """
-import sys
+import signal, sys, time
 from indexer import auditing, cli, daemon, history, lanes
+from indexer.store import pool
 for setting in sys.argv.pop(1).split():
     name, value = setting.split("=")
-    module = next(one for one in (lanes, history, daemon, auditing) if hasattr(one, name))
+    module = next(one for one in (lanes, history, daemon, auditing, pool) if hasattr(one, name))
     setattr(module, name, float(value))
+signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))
 cli.main()
 """
 
 
 @asynccontextmanager
 async def running_daemon(
-    folder: Path, config: str, *arguments: str, name: str = "daemon", tweak: str = ""
+    folder: Path,
+    config: str,
+    *arguments: str,
+    name: str = "daemon",
+    tweak: str = "",
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Daemon]:
     """Run the daemon with this configuration; kill it at the end if it still runs.
 
-    `tweak` shortens waiting times by their names in daemon, lanes, history or auditing:
-    "GIVE_UP_SECONDS=1". A worker does not know of them.
+    `tweak` shortens waiting times by their names in daemon, lanes, history, auditing or
+    store.pool: "GIVE_UP_SECONDS=1". A worker does not know of them. `variables` are added to its
+    environment.
     """
     config_file = folder / f"{name}.toml"
     config_file.write_text(config)
@@ -158,7 +168,7 @@ async def running_daemon(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=environment(PYTHONUNBUFFERED="1"),
+            env=environment(PYTHONUNBUFFERED="1", **variables),
         )
     daemon = Daemon(process, log_file)
     try:

@@ -1,0 +1,347 @@
+"""What the real daemon tells systemd: started, a line for people, and that work goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from indexer.devnet import addresses as at
+from indexer.devnet.rpc import hexed
+from indexer.store import schema
+from indexer.store.chain_row import Connection
+from indexer.store.embedded import EmbeddedPostgres
+from tests.daemon_process import Daemon, configuration, running_daemon, until
+from tests.sim.faults import Hold
+from tests.sim.node import SimNode
+from tests.sim.story import MANAGERS, Story, World
+from tests.systemd import systemd
+
+NOBODY = "http://127.0.0.1:9"
+NO_DATABASE = "postgresql://nobody@127.0.0.1:9/nothing"
+WATCHDOG_SECONDS = 3.0
+# The pause after a failure grows to 5 seconds: an outage needs a longer interval.
+OUTAGE_SECONDS = 8.0
+BLOCKABLE = "STOP_SECONDS=8"
+"""Any tweak has SIGUSR1 block the daemon's loop."""
+
+
+async def is_at(connection: Connection, block: int) -> bool:
+    query = "SELECT indexed_block FROM watch.progress WHERE chain_id = 80001"
+    return bool(await connection.fetchval(query) == block)
+
+
+def second_chain(config: str, node_url: str) -> str:
+    """Add a chain of its own to a configuration."""
+    other = configuration("unused", node_url, chain="other", chain_id=80002)
+    return config + "\n" + other[other.index("[chains.other]") :]
+
+
+# --- the start ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+async def test_it_tells_its_start_its_state_and_its_end(
+    kind: str, database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    """READY=1 once, then where each chain stands, then STOPPING=1; the variables stay its own."""
+    async with SimNode() as node, systemd(tmp_path, abstract=kind == "abstract") as manager:
+        node.mine(49)
+        config = configuration(database_url, node.url)
+        async with running_daemon(tmp_path, config, variables=manager.variables) as daemon:
+            await manager.hears("READY=1")
+            await manager.shows("local: block 49, 0 s behind, 0 drifted")
+            node.mine(3)
+            await manager.shows("local: block 52")
+            assert await daemon.stop() == 0
+    assert manager.messages.count("READY=1") == 1
+    assert manager.messages[-2:] == ["STOPPING=1", "STATUS=stopping"]
+    assert not manager.pings, "nobody asked for them"
+
+
+async def test_once_is_an_errand_and_says_nothing(database_url: str, tmp_path: Path) -> None:
+    """A service of Type=notify runs `run`; cron hears nothing of the protocol."""
+    async with SimNode() as node, systemd(tmp_path, 60) as manager:
+        node.mine(5)
+        config = configuration(database_url, node.url)
+        async with running_daemon(
+            tmp_path, config, "--once", variables=manager.variables
+        ) as daemon:
+            assert await daemon.ends() == 0
+    assert manager.messages == []
+
+
+async def test_a_start_does_not_hang_while_a_node_is_away(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    """One chain's node answers, the other's does not: started, and the line says who waits."""
+    async with SimNode() as node, systemd(tmp_path) as manager:
+        node.mine(7)
+        config = second_chain(configuration(database_url, node.url), NOBODY)
+        async with running_daemon(tmp_path, config, variables=manager.variables) as daemon:
+            await manager.hears("READY=1")
+            await manager.shows("local: block 7, 0 s behind", "other: waiting for the node")
+            assert await daemon.stop() == 0
+
+
+async def test_a_start_does_not_hang_while_the_database_is_away(tmp_path: Path) -> None:
+    """The chain's id is asked for all the same."""
+    async with SimNode() as node, systemd(tmp_path) as manager:
+        config = configuration(NO_DATABASE, node.url)
+        async with running_daemon(tmp_path, config, variables=manager.variables) as daemon:
+            await manager.hears("READY=1")
+            await manager.shows("the database cannot be reached", "local: waiting for the database")
+            assert await daemon.stop() == 0
+
+
+async def test_a_start_waits_for_the_word_of_each(database_url: str, tmp_path: Path) -> None:
+    """While one node has neither answered nor been given up, nobody is told of a start."""
+    async with SimNode() as node, SimNode(chain_id=80002) as slow, systemd(tmp_path) as manager:
+        node.mine(7)
+        slow.fail(Hold(), method="eth_chainId", times=1000)
+        config = second_chain(configuration(database_url, node.url), slow.url)
+        async with running_daemon(tmp_path, config, variables=manager.variables) as daemon:
+            await manager.shows("local: block 7", "other: starting")
+            assert not manager.is_ready
+            slow.release()
+            await manager.hears("READY=1")
+            assert await daemon.stop() == 0
+
+
+@pytest.mark.parametrize("mistake", ["chain", "chain, database away", "schema", "port"])
+async def test_a_start_that_cannot_succeed_fails(
+    mistake: str, database_url: str, empty_database_url: str, tmp_path: Path
+) -> None:
+    """Exit code 78 before any READY=1: `systemctl start` fails, and the line says why."""
+    chain_id = 137 if mistake.startswith("chain") else 80001
+    url = empty_database_url if mistake == "schema" else database_url
+    if mistake.endswith("away"):
+        url = NO_DATABASE
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1] if mistake == "port" else 0
+        async with SimNode(chain_id=chain_id) as node, systemd(tmp_path) as manager:
+            node.mine(3)
+            config = configuration(url, node.url, port=port)
+            async with running_daemon(tmp_path, config, variables=manager.variables) as daemon:
+                assert await daemon.ends() == 78
+            await manager.shows("ended: ")
+    assert not manager.is_ready
+    words = {"chain": "serves chain 137", "schema": "schema", "port": "cannot listen"}
+    assert words[mistake.split(",", maxsplit=1)[0]] in manager.status
+
+
+# --- the watchdog is fed --------------------------------------------------------------------------
+
+
+async def test_it_is_fed_while_the_head_does_not_change(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    """A quiet chain is followed all the same; pings come no more often than needed."""
+    async with SimNode() as node, systemd(tmp_path, WATCHDOG_SECONDS) as manager:
+        node.mine(20)
+        config = configuration(database_url, node.url)
+        async with running_daemon(tmp_path, config, variables=manager.variables) as daemon:
+            await manager.shows("local: block 20")
+            before, steps = manager.pings, len(node.requests)
+            await manager.is_fed(daemon)
+            # Dozens of steps have found the head unchanged: four pings an interval are enough.
+            assert manager.pings - before <= 2 * 4 + 1 < len(node.requests) - steps
+            assert await daemon.stop() == 0
+
+
+@pytest.mark.parametrize("where", ["worker", "same process"])
+async def test_it_is_fed_while_a_long_past_is_paid(
+    where: str, database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    """Whoever pays it, and although a range of it takes for ever: the live lane goes on."""
+    async with SimNode(seed=5, finality_depth=8) as node:
+        story = Story(node, random.Random(5), finality_depth=8, world=World(taints=False))
+        for _ in range(120):
+            story.mine()
+        node.fail(Hold(), method="eth_getTransactionByBlockHashAndIndex", times=1_000_000)
+        config = configuration(
+            database_url, node.url, managers=[hexed(m) for m in MANAGERS], finality=8
+        )
+        tweak = f"WORKER_DEBT_BLOCKS={0 if where == 'worker' else 1_000_000}"
+        async with (
+            systemd(tmp_path, WATCHDOG_SECONDS) as manager,
+            running_daemon(tmp_path, config, tweak=tweak, variables=manager.variables) as daemon,
+        ):
+            await daemon.logs("range_committed")
+            await manager.shows(f"local: block {node.tip.number}")
+            await manager.is_fed(daemon)
+            assert bool(daemon.events("history_worker_started")) == (where == "worker")
+            missing = "SELECT sum(missing_blocks) FROM watch.coverage"
+            assert await connection.fetchval(missing) > 0
+            node.release()
+            assert await daemon.stop() == 0
+
+
+async def test_it_is_fed_after_the_end_of_a_chain(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    """Finished, and the archive switched off: verdicts go on, and so does the daemon."""
+    async with SimNode() as node, systemd(tmp_path, WATCHDOG_SECONDS) as manager:
+        node.mine(40)
+        config = configuration(database_url, node.url, managers=[hexed(at.MANAGER)], end_block=30)
+        async with running_daemon(tmp_path, config, variables=manager.variables) as daemon:
+            await manager.shows("local: block 30, finished, 0 drifted")
+            await node.stop()
+            await manager.is_fed(daemon)
+            _, text = await daemon.get("/metrics")
+            assert 'sessionwatch_chain_finished{chain="local"} 1.0' in text
+            assert await daemon.stop() == 0
+
+
+async def test_it_is_fed_while_a_node_is_away(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    """From the start on and in mid-run: to start again would mend no node."""
+    node = SimNode()
+    await node.start()
+    node.mine(20)
+    await node.stop()
+    async with systemd(tmp_path, OUTAGE_SECONDS) as manager:
+        config = configuration(database_url, node.url)
+        async with running_daemon(tmp_path, config, variables=manager.variables) as daemon:
+            await manager.hears("READY=1")
+            await manager.is_fed(daemon, 1)
+            assert 'sessionwatch_node_up{chain="local"} 0.0' in (await daemon.get("/metrics"))[1]
+            await node.start()
+            await manager.shows("local: block 20, 0 s behind")
+            assert 'sessionwatch_node_up{chain="local"} 1.0' in (await daemon.get("/metrics"))[1]
+            await node.stop()
+            await manager.shows("local: block 20, waiting for the node")
+            await manager.is_fed(daemon)
+            assert 'sessionwatch_node_up{chain="local"} 0.0' in (await daemon.get("/metrics"))[1]
+            assert await daemon.stop() == 0
+
+
+@pytest.mark.timeout(120)
+async def test_it_is_fed_while_the_database_is_away(tmp_path: Path) -> None:
+    """From the start on and in mid-run; the metrics say what is missing."""
+    server = EmbeddedPostgres(tmp_path / "pg", fsync=False)
+    url = await server.start()
+    try:
+        await schema.apply(url)
+        await server.stop()
+        async with SimNode() as node, systemd(tmp_path, OUTAGE_SECONDS) as manager:
+            node.mine(20)
+            config = configuration(url, node.url)
+            async with running_daemon(tmp_path, config, variables=manager.variables) as daemon:
+                await manager.hears("READY=1")
+                await manager.is_fed(daemon, 1)
+                assert await server.start() == url
+                await manager.shows("local: block 20, 0 s behind")
+                assert "sessionwatch_database_up 1.0" in (await daemon.get("/metrics"))[1]
+                await server.stop()
+                await manager.shows("the database cannot be reached")
+                await manager.is_fed(daemon)
+                _, text = await daemon.get("/metrics")
+                assert "sessionwatch_database_up 0.0" in text
+                assert "sessionwatch_ready 0.0" in text
+                assert await daemon.stop() == 0
+    finally:
+        await server.stop()
+
+
+async def test_it_is_fed_while_somebody_holds_a_lock(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    """A transaction forgotten in psql is no fault of the daemon's: it is said, and waited for."""
+    async with SimNode() as node, systemd(tmp_path, OUTAGE_SECONDS) as manager:
+        node.mine(20)
+        config = configuration(database_url, node.url)
+        tweak = "LOCK_TIMEOUT_SECONDS=1"
+        async with running_daemon(
+            tmp_path, config, tweak=tweak, variables=manager.variables
+        ) as daemon:
+            await manager.shows("local: block 20")
+            async with connection.transaction():
+                await connection.execute("SELECT FROM chain.chain FOR UPDATE")
+                await manager.shows("the database cannot be reached")
+                said = next(e for e in daemon.events("step_retried") if e["lane"] == "live")
+                assert "a lock in the database was held by somebody" in said["reason"]
+                await manager.is_fed(daemon, 1)
+            await manager.shows("local: block 20, 0 s behind")
+            assert await daemon.stop() == 0
+
+
+# --- the watchdog starves -------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def blocked_loop(daemon: Daemon, _connection: Connection) -> AsyncIterator[None]:
+    daemon.process.send_signal(signal.SIGUSR1)
+    yield
+
+
+@asynccontextmanager
+async def frozen_database(_daemon: Daemon, connection: Connection) -> AsyncIterator[None]:
+    """Let every query of the daemon wait for ever; its loop goes on."""
+    rows = await connection.fetch(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+        "AND application_name = 'sessionwatch'"
+    )
+    for row in rows:
+        os.kill(row["pid"], signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for row in rows:
+            os.kill(row["pid"], signal.SIGCONT)
+
+
+@asynccontextmanager
+async def endless_step(_daemon: Daemon, connection: Connection) -> AsyncIterator[None]:
+    """Let each live transaction of the second chain wait for ever; the first goes on."""
+    await connection.execute(
+        """
+        CREATE FUNCTION chain.sleep_for_ever() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN PERFORM pg_sleep(3600); RETURN NEW; END';
+        CREATE TRIGGER sleep BEFORE UPDATE ON chain.chain
+            FOR EACH ROW WHEN (NEW.chain_id = 80002) EXECUTE FUNCTION chain.sleep_for_ever();
+        """
+    )
+    yield
+
+
+HANGS = {
+    "the loop is blocked": blocked_loop,
+    "the database answers nothing": frozen_database,
+    "one chain of two hangs in a step": endless_step,
+}
+
+
+@pytest.mark.parametrize("hang", HANGS)
+async def test_it_starves_when_something_hangs(
+    hang: str, database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    """Fed until then, and an interval later no more."""
+    async with (
+        SimNode() as node,
+        SimNode(chain_id=80002) as other,
+        systemd(tmp_path, WATCHDOG_SECONDS) as manager,
+    ):
+        node.mine(20)
+        other.mine(9)
+        config = second_chain(configuration(database_url, node.url), other.url)
+        async with running_daemon(
+            tmp_path, config, tweak=BLOCKABLE, variables=manager.variables
+        ) as daemon:
+            await manager.shows("local: block 20, 0 s behind", "other: block 9, 0 s behind")
+            await manager.is_fed(daemon, 1)
+            async with HANGS[hang](daemon, connection):
+                await manager.starves()
+                if hang.startswith("one chain"):
+                    node.mine(5)
+                    await until(lambda: is_at(connection, 25), "the other chain to go on")
+                # What systemd does then.
+                daemon.process.kill()
+                await daemon.process.wait()
