@@ -14,7 +14,6 @@ readonly CONFIG_FOLDER=/etc/sessionwatch
 readonly CONFIG=$CONFIG_FOLDER/sessionwatch.toml
 readonly CREDENTIALS=$CONFIG_FOLDER/credentials
 readonly STATE=/var/lib/sessionwatch
-readonly CHECKED=/run/sessionwatch-check
 readonly UNIT=/etc/systemd/system/sessionwatch.service
 readonly SERVICE=sessionwatch # the system's user, the login role, and the database
 readonly PYTHON=/usr/bin/python3
@@ -335,15 +334,8 @@ make_configuration() {
 
 # `sessionwatch check` as the service will see it; its exit code.
 check_configuration() {
-    local code=0 file
-    run install --directory --owner=$SERVICE --group=$SERVICE --mode=0700 $CHECKED
-    for file in "$CREDENTIALS"/*; do
-        if [ -f "$file" ]; then run install --owner=$SERVICE --mode=0400 "$file" $CHECKED; fi
-    done
-    run runuser --user $SERVICE -- env --ignore-environment PATH=/usr/bin:/bin \
-        CREDENTIALS_DIRECTORY=$CHECKED $COMMAND check || code=$?
-    run rm -rf $CHECKED
-    return $code
+    run systemd-run --quiet --pipe --wait --collect --uid=$SERVICE \
+        --property=LoadCredential=$SERVICE:$CREDENTIALS $COMMAND check
 }
 
 # --- service ------------------------------------------------------------------------------------
@@ -418,6 +410,7 @@ start() {
 # Keeps the program that runs and the one before it.
 remove_old_programs() {
     local folder
+    if [ "$previous" = "$target" ]; then return; fi
     for folder in "$PREFIX"/*; do
         if [ -d "$folder" ] && [ ! -L "$folder" ] \
             && [ "$folder" != "$target" ] && [ "$folder" != "$previous" ]; then

@@ -23,7 +23,7 @@ from indexer.devnet import npm
 from indexer.devnet.child import running_child
 from indexer.devnet.tools import default_cache_folder
 from tests.daemon_process import until
-from tests.deploy.debian import unpacked
+from tests.deploy import debian
 
 SUITES = ("bookworm", "trixie")
 """Debian 12 and 13."""
@@ -39,7 +39,11 @@ _APT_SETTINGS = ("Acquire::http::", "Acquire::https::", "Acquire::Check-", "Acqu
 
 
 def prepare(say: Callable[[str], None] = print) -> None:
-    """Make the images of all machines; later calls only look. Blocks, half a minute."""
+    """Get all that tests need from apt: programs and images of machines. Blocks, half a minute.
+
+    Later calls only look.
+    """
+    debian.prepare(say)
     for suite in SUITES:
         image(suite, say)
 
@@ -52,7 +56,7 @@ def image(suite: str, say: Callable[[str], None] = lambda _text: None) -> Path:
     with npm.locked(cache / f"machine-{suite}.lock", say):
         if not target.exists():
             say(f"making a Debian {suite} with mmdebstrap")
-            builder = unpacked("mmdebstrap", say) / "usr" / "bin" / "mmdebstrap"
+            builder = debian.unpacked("mmdebstrap", say) / "usr" / "bin" / "mmdebstrap"
             part = target.with_suffix(".part.tar")
             options = ["--variant=minbase", "--include=systemd,systemd-sysv,dbus"]
             subprocess.run(

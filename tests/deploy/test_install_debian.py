@@ -7,8 +7,6 @@ Alertmanager run beside the machine, on loopback.
 from __future__ import annotations
 
 import json
-import re
-import shutil
 import socket
 from pathlib import Path
 
@@ -20,6 +18,18 @@ from indexer.devnet.accounts import Devnet, SmartAccount
 from indexer.devnet.operations import Key, open_session
 from tests.daemon_process import until
 from tests.deploy.debian_machine import SUITES, Machine, machine
+from tests.deploy.installing import (
+    AS_THE_SERVICE,
+    CONFIG,
+    CREDENTIALS,
+    VERSION,
+    commands,
+    owner_and_mode,
+    programs,
+    put_program,
+    rows,
+    state,
+)
 from tests.deploy.monitoring import (
     alertmanager_config,
     prometheus_config,
@@ -31,82 +41,12 @@ from tests.deploy.unit_file import DEPLOY
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
-EXPOSURE = 11
-"""The most that systemd-analyze may find, in tenths."""
-CONFIG = "/etc/sessionwatch/sessionwatch.toml"
-CREDENTIALS = "/etc/sessionwatch/credentials"
+NEWER = "99.0.0"
 INSTALL = "/srv/sessionwatch/deploy/install.sh"
-AS_THE_SERVICE = (
-    *("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--uid=sessionwatch"),
-    f"--property=LoadCredential=sessionwatch:{CREDENTIALS}",
-)
-PARTS = ("deploy", "indexer", "schema.sql", "pyproject.toml", "README.md", "LICENSE")
 VOLATILE = ("var/lib/postgresql", "var/log", "tmp", "root")
+
 # More blocks than the daemon pays by itself: its worker has to start behind the same walls.
 LONG_PAST_BLOCKS = 3000
-
-
-def put_program(debian: Machine, folder: str, *changes: tuple[str, str, str]) -> str:
-    """Copy this clone into the machine, with (file, text, other text) changed; its install.sh."""
-    target = debian.path(folder)
-    target.mkdir(parents=True)
-    for part in PARTS:
-        source = DEPLOY.parent / part
-        if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(source, target / part, ignore=ignored)
-        else:
-            shutil.copyfile(source, target / part)
-    for name, text, other in changes:
-        before = (target / name).read_text()
-        assert text in before
-        (target / name).write_text(before.replace(text, other))
-    return f"{folder}/deploy/install.sh"
-
-
-def commands(said: str) -> list[str]:
-    """Return the lines that are no comment; a port that this machine forced on Postgres is cut."""
-    lines = [line for line in said.splitlines() if not line.startswith("#")]
-    return [re.sub(r"'(\S+)\?port=\d+'", r"\1", line) for line in lines]
-
-
-async def state(debian: Machine) -> dict[str, str]:
-    """What systemd knows of the service."""
-    shown = await debian.run("systemctl", "show", "sessionwatch")
-    return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
-
-
-async def rows(debian: Machine, query: str) -> str:
-    psql = ("runuser", "--user", "postgres", "--", "psql", "-XAtd", "sessionwatch", "-c", query)
-    return (await debian.run(*psql)).strip()
-
-
-def owner_and_mode(debian: Machine, path: str) -> tuple[str, str, str]:
-    """Owner and group by the machine's own names, and the mode."""
-    found = debian.path(path).stat()
-
-    def name(kind: str, number: int) -> str:
-        lines = [line.split(":") for line in debian.path(f"etc/{kind}").read_text().splitlines()]
-        return next(fields[0] for fields in lines if fields[2] == str(number))
-
-    return name("passwd", found.st_uid), name("group", found.st_gid), oct(found.st_mode & 0o7777)
-
-
-@pytest.mark.parametrize("suite", SUITES)
-async def test_systemd_finds_no_fault_with_the_unit(suite):
-    """Neither a word from `verify`, nor more exposure than was settled."""
-    async with machine(suite) as debian:
-        unit = debian.path("/etc/systemd/system/sessionwatch.service")
-        shutil.copyfile(DEPLOY / "systemd" / unit.name, unit)
-        await debian.run("useradd", "--system", "sessionwatch")
-        # What ExecStart names has to be there; what it does is not looked at.
-        debian.path("/usr/local/bin/sessionwatch").symlink_to("/usr/bin/true")
-        verified = await debian.try_run("systemd-analyze", "verify", unit.name)
-        assert (verified.code, verified.complained) == (0, "")
-        await debian.run(
-            *("systemd-analyze", "security", "--no-pager", "--offline=true"),
-            *(f"--threshold={EXPOSURE}", f"/etc/systemd/system/{unit.name}"),
-        )
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -188,7 +128,6 @@ poll_seconds = 0.2
     assert checked.code == 0, checked
     again = await debian.run(INSTALL)  # finds nothing wrong, and starts it
     assert commands(again)[-1] == "systemctl start sessionwatch"
-    assert not debian.path("/run/sessionwatch-check").exists()
 
     now = await state(debian)
     assert (now["ActiveState"], now["SubState"], now["NRestarts"]) == ("active", "running", "0")
@@ -298,41 +237,40 @@ async def a_hung_process_is_started_again(debian: Machine) -> None:
     await debian.run("systemctl", "restart", "sessionwatch")
 
 
+def released_as(version: str) -> tuple[str, str, str]:
+    """Return the change of a clone that makes it another version."""
+    return "pyproject.toml", f'version = "{VERSION}"', f'version = "{version}"'
+
+
 async def an_upgrade_keeps_everything(debian: Machine) -> None:
     kept = debian.path(CONFIG).read_text()
-    version = ("pyproject.toml", 'version = "0.1.0"', 'version = "0.2.0"')
-    newer = put_program(debian, "/srv/newer", version)
+    newer = put_program(debian, "/srv/newer", released_as(NEWER))
     said = commands(await debian.run(newer, "upgrade"))
     schema = next(n for n, line in enumerate(said) if line.endswith("schema apply"))
     assert said.index("systemctl stop sessionwatch") < schema
     assert schema < said.index("systemctl start sessionwatch")
     assert debian.path(CONFIG).read_text() == kept
-    assert "0.2.0" in await debian.run("/usr/local/bin/sessionwatch", "--version")
+    assert NEWER in await debian.run("/usr/local/bin/sessionwatch", "--version")
     assert (await state(debian))["ActiveState"] == "active"
     assert await rows(debian, "SELECT verdict FROM watch.verdict") == "drifted"
     # The program before it stays, for the way back.
-    assert programs(debian) == ["0.1.0", "0.2.0"]
-
-
-def programs(debian: Machine) -> list[str]:
-    folders = debian.path("/opt/sessionwatch").iterdir()
-    return sorted(folder.name for folder in folders if not folder.is_symlink())
+    assert programs(debian) == [VERSION, NEWER]
 
 
 async def a_failing_upgrade_changes_nothing(debian: Machine) -> None:
     """A program that the database is too new for is refused; what ran before runs again."""
     schema = (DEPLOY.parent / "indexer/store/schema.py").read_text()
-    (version,) = [line for line in schema.splitlines() if line.startswith("SCHEMA_VERSION = ")]
+    (version,) = [line for line in schema.splitlines() if line.startswith("SCHEMA_VERSION")]
     older = put_program(
         debian,
         "/srv/older",
-        ("pyproject.toml", 'version = "0.1.0"', 'version = "0.0.9"'),
+        released_as("0.0.1"),
         ("indexer/store/schema.py", version, "SCHEMA_VERSION = 0"),
     )
     answer = await debian.try_run(older, "upgrade")
     assert answer.code == 78
-    assert "nothing was switched: /opt/sessionwatch/0.2.0 stays" in answer.complained
-    assert "0.2.0" in await debian.run("/usr/local/bin/sessionwatch", "--version")
+    assert f"nothing was switched: /opt/sessionwatch/{NEWER} stays" in answer.complained
+    assert NEWER in await debian.run("/usr/local/bin/sessionwatch", "--version")
     assert (await state(debian))["ActiveState"] == "active"
 
 
@@ -345,8 +283,14 @@ async def a_wrong_configuration_leaves_it_down(debian: Machine) -> None:
     now = await state(debian)
     assert (now["ActiveState"], now["SubState"]) == ("failed", "failed")
     assert (now["ExecMainStatus"], now["NRestarts"]) == ("78", "0")
+
+    refused = await debian.run("/srv/newer/deploy/install.sh")
+    assert "# the configuration has mistakes" in refused
+    assert commands(refused)[-1].endswith("sessionwatch check")
     credential.write_text(kept)
-    await debian.run("systemctl", "start", "sessionwatch")
+    mended = await debian.run("/srv/newer/deploy/install.sh")
+    assert commands(mended)[-1] == "systemctl start sessionwatch"
+    assert programs(debian) == [VERSION, NEWER]
 
 
 async def it_can_be_removed(debian: Machine) -> None:
@@ -367,27 +311,3 @@ async def it_can_be_removed(debian: Machine) -> None:
     psql = ("runuser", "--user", "postgres", "--", "psql", "-XAtc")
     assert "sessionwatch" not in await debian.run(*psql, "SELECT datname FROM pg_database")
     assert "sessionwatch" not in await debian.run(*psql, "SELECT rolname FROM pg_roles")
-
-
-async def test_where_systemd_does_not_run():
-    """In a container all but the service is there, and what was left out is said."""
-    async with machine(SUITES[0], systemd=False) as debian:
-        install = put_program(debian, "/srv/sessionwatch")
-        said = (await debian.run(install)).splitlines()
-        assert "# systemd does not run here: the service was not enabled and not started" in said
-        assert debian.path("/etc/systemd/system/sessionwatch.service").exists()
-        assert await rows(debian, "SELECT count(*) FROM watch.progress") == "0"
-        await debian.run(install, "uninstall", "--purge")
-        assert not debian.path("/opt/sessionwatch").exists()
-
-
-async def test_without_a_database():
-    """With --no-database no Postgres is installed, and none is needed to remove it again."""
-    async with machine(SUITES[-1]) as debian:
-        install = put_program(debian, "/srv/sessionwatch")
-        said = await debian.run(install, "--no-database")
-        assert "postgres" not in "\n".join(commands(said))
-        assert (await debian.try_run("which", "psql")).code != 0
-        assert "0.1.0" in await debian.run("/usr/local/bin/sessionwatch", "--version")
-        await debian.run(install, "--no-database", "uninstall", "--purge")
-        assert not debian.path("/etc/sessionwatch").exists()
