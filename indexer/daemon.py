@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import os
 import signal
 import time
@@ -51,6 +52,9 @@ def run(settings: Settings, *, once: bool, onlooker: Onlooker | None = None) -> 
         supervision.watchdog_seconds,
         [chain.name for chain in settings.chains],
     )
+    if supervision.watchdog_seconds is not None:
+        # Its watchdog ends us with SIGABRT: the log then shows where the process hung.
+        faulthandler.enable()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(_supervised(settings, supervisor, onlooker, once=once))
         # The loop is about to give the signal back: a second one must not change the answer.

@@ -90,7 +90,7 @@ class Follower:
     async def step(self) -> bool:
         """Do one step; return whether another should follow at once."""
         chain_id = self.contracts.settings.chain_id
-        view = await read_live(self.database, chain_id)
+        view = await read_live(self.database, chain_id, self.epoch)
         if view.chain.indexed_hash != self._watch_tip:
             self._forget_watch(view.chain.indexed_hash)
         if view.tail is not None and view.tail.finalized.number == self._end_block(view):
@@ -125,7 +125,7 @@ class Follower:
                 if view.accounts_live or not view.discovered:
                     return False
                 # Not left to a step that finds no new block: a fast chain may never have one.
-                return await self._activate(await read_live(self.database, chain_id))
+                return await self._activate(await read_live(self.database, chain_id, self.epoch))
             case Rewind(keep):
                 await self._rewind(view, view.tail, keep, head)
                 return True

@@ -225,7 +225,7 @@ async def test_a_step_planned_before_an_account_was_found_tainted_is_planned_aga
     past: Past,
 ) -> None:
     """At the finalized block nothing was passed over yet: the step would be the first to do so."""
-    view = await read_live(past.database, 80001)
+    view = await read_live(past.database, 80001, past.historian.epoch)
     assert view.tail is not None
     async with past.database.transaction() as connection:
         assert await watched.read_again(connection, 80001, {(ACCOUNTS[0], past.final)}) == []

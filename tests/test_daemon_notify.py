@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,8 +20,8 @@ from indexer.store.embedded import EmbeddedPostgres
 from tests.daemon_process import Daemon, configuration, running_daemon, until
 from tests.sim.faults import Hold
 from tests.sim.node import SimNode
-from tests.sim.story import MANAGERS, Story, World
 from tests.systemd import systemd
+from tests.test_worker import arguments_and_environment, metric
 
 NOBODY = "http://127.0.0.1:9"
 NO_DATABASE = "postgresql://nobody@127.0.0.1:9/nothing"
@@ -143,6 +143,7 @@ async def test_it_is_fed_while_the_head_does_not_change(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     """A quiet chain is followed all the same; pings come no more often than needed."""
+    began = time.time()
     async with SimNode() as node, systemd(tmp_path, WATCHDOG_SECONDS) as manager:
         node.mine(20)
         config = configuration(database_url, node.url)
@@ -152,6 +153,11 @@ async def test_it_is_fed_while_the_head_does_not_change(
             await manager.is_fed(daemon)
             # Dozens of steps have found the head unchanged: four pings an interval are enough.
             assert manager.pings - before <= 2 * 4 + 1 < len(node.requests) - steps
+            _, text = await daemon.get("/metrics")
+            assert metric(text, "latest_block_timestamp_seconds") == node.tip.header.timestamp
+            moved = metric(text, "last_progress_timestamp_seconds")
+            assert began <= moved <= time.time()
+            assert "sessionwatch_ready 1.0" in text
             assert await daemon.stop() == 0
 
 
@@ -159,27 +165,27 @@ async def test_it_is_fed_while_the_head_does_not_change(
 async def test_it_is_fed_while_a_long_past_is_paid(
     where: str, database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    """Whoever pays it, and although a range of it takes for ever: the live lane goes on."""
-    async with SimNode(seed=5, finality_depth=8) as node:
-        story = Story(node, random.Random(5), finality_depth=8, world=World(taints=False))
-        for _ in range(120):
-            story.mine()
-        node.fail(Hold(), method="eth_getTransactionByBlockHashAndIndex", times=1_000_000)
-        config = configuration(
-            database_url, node.url, managers=[hexed(m) for m in MANAGERS], finality=8
-        )
+    """Whoever pays it: thousands of ranges of one block, each a commit beside the live lane's."""
+    async with SimNode(finality_depth=8) as node, systemd(tmp_path, WATCHDOG_SECONDS) as manager:
+        node.mine(4000)
+        node.max_range_blocks = 1
+        config = configuration(database_url, node.url, finality=8)
         tweak = f"WORKER_DEBT_BLOCKS={0 if where == 'worker' else 1_000_000}"
-        async with (
-            systemd(tmp_path, WATCHDOG_SECONDS) as manager,
-            running_daemon(tmp_path, config, tweak=tweak, variables=manager.variables) as daemon,
-        ):
+        async with running_daemon(
+            tmp_path, config, tweak=tweak, variables=manager.variables
+        ) as daemon:
+            await manager.shows("local: block 4000")
             await daemon.logs("range_committed")
-            await manager.shows(f"local: block {node.tip.number}")
+            before = len(daemon.events("range_committed"))
             await manager.is_fed(daemon)
-            assert bool(daemon.events("history_worker_started")) == (where == "worker")
+            assert len(daemon.events("range_committed")) > before
+            workers = daemon.events("history_worker_started")
+            assert bool(workers) == (where == "worker")
+            for one in workers:
+                # A child must not answer for the daemon.
+                assert "NOTIFY_SOCKET" not in arguments_and_environment(one["pid"])
             missing = "SELECT sum(missing_blocks) FROM watch.coverage"
             assert await connection.fetchval(missing) > 0
-            node.release()
             assert await daemon.stop() == 0
 
 
@@ -342,6 +348,44 @@ async def test_it_starves_when_something_hangs(
                 if hang.startswith("one chain"):
                     node.mine(5)
                     await until(lambda: is_at(connection, 25), "the other chain to go on")
-                # What systemd does then.
-                daemon.process.kill()
-                await daemon.process.wait()
+                # What systemd does then; the log says where it hung.
+                assert await daemon.stop(signal.SIGABRT) == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in daemon.log()
+    assert ("in <lambda>" in daemon.log()) == hang.startswith("the loop")
+
+
+# --- the exit code --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("happening", "code", "said"),
+    [
+        # What a newer program's migration, or an operator, may do to a running daemon.
+        ("ALTER TABLE chain.tail RENAME TO gone", 78, "the database refused"),
+        ("UPDATE chain.chain SET epoch = epoch + 1", 75, "another process follows chain 80001"),
+        (
+            """
+            CREATE FUNCTION chain.fail() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN RAISE EXCEPTION ''nobody foresaw this''; END';
+            CREATE TRIGGER fail BEFORE UPDATE ON chain.chain EXECUTE FUNCTION chain.fail();
+            """,
+            70,
+            "an unforeseen failure",
+        ),
+    ],
+    ids=["fatal", "fenced", "unforeseen"],
+)
+async def test_what_ends_it_in_mid_run_decides_the_exit_code(
+    happening: str, code: int, said: str, database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    """78 stays down, 75 and 70 are started again; the end is announced, and the log says why."""
+    async with SimNode() as node, systemd(tmp_path, 60) as manager:
+        node.mine(20)
+        config = configuration(database_url, node.url)
+        async with running_daemon(tmp_path, config, variables=manager.variables) as daemon:
+            await manager.shows("local: block 20")
+            await connection.execute(happening)
+            assert await daemon.ends() == code
+        await manager.hears("STOPPING=1")
+    assert said in daemon.log()
+    assert (said in manager.status) == (code != 70)

@@ -26,6 +26,7 @@ from tests.sim.node import SimNode
 from tests.sim.story import MANAGERS as SIM_MANAGERS
 from tests.sim.story import Story as SimStory
 from tests.sim.story import World
+from tests.test_worker import metric
 from tests.twin_nodes import running_twins
 from tests.watching import hexed
 
@@ -291,6 +292,9 @@ async def test_lost_state_is_asked_for_again_after_a_pause(
             await until(lambda: owes_only_what_is_lost(connection, watched.tip), "the rest", 20)
             named, before = await stretches(connection), await observations(connection)
             assert {manager for manager, _, _ in named} == set(SIM_KEYS["managers"])
+            _, text = await daemon.get("/metrics")
+            unreadable = metric(text, "coverage_unreadable_blocks")
+            assert unreadable == metric(text, "coverage_missing_blocks") > 0
             first, said = len(watched.lost_reads()), len(daemon.events("state_pruned"))
             await daemon.logs("state_pruned", said + PAUSES)
             assert len(watched.lost_reads()) - first <= PAUSES * REQUESTS_PER_PAUSE
@@ -303,6 +307,12 @@ async def test_lost_state_is_asked_for_again_after_a_pause(
             node.prune_before = 0
             await until(lambda: settled(connection, *watched.tip), "what was lost", 20)
             found = await dump(connection)
+
+            async def is_shown() -> bool:
+                _, text = await daemon.get("/metrics")
+                return metric(text, "coverage_unreadable_blocks") == 0
+
+            await until(is_shown, "the metric to say so", 20)
             assert not not_exactly_filled(named, before, await observations(connection))
             assert await daemon.stop() == 0
         assert not differences(await fresh_indexer.dump(node.url, watched.tip, **SIM_KEYS), found)

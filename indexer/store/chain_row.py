@@ -73,11 +73,15 @@ async def read_chain(connection: Connection, chain_id: int) -> ChainRow | None:
     return ChainRow(**dict(row)) if row is not None else None
 
 
-async def lock_chain(connection: Connection, chain_id: int, epoch: int, mode: LockMode) -> ChainRow:
-    """Lock the chain's row as every write transaction must; FencedError if the epoch moved."""
+async def read_own_chain(connection: Connection, chain_id: int, epoch: int) -> ChainRow:
+    """Return the chain's row, unlocked; FencedError if the epoch moved."""
     row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM chain.chain WHERE chain_id = $1 {_LOCK_CLAUSE[mode]}", chain_id
+        f"SELECT {_COLUMNS} FROM chain.chain WHERE chain_id = $1", chain_id
     )
+    return _own(row, chain_id, epoch)
+
+
+def _own(row: asyncpg.Record | None, chain_id: int, epoch: int) -> ChainRow:
     if row is None or row["epoch"] != epoch:
         raise FencedError(
             f"another process follows chain {chain_id} now",
@@ -85,6 +89,14 @@ async def lock_chain(connection: Connection, chain_id: int, epoch: int, mode: Lo
             "after a rewind below finality, start this one again",
         )
     return ChainRow(**dict(row))
+
+
+async def lock_chain(connection: Connection, chain_id: int, epoch: int, mode: LockMode) -> ChainRow:
+    """Lock the chain's row as every write transaction must; FencedError if the epoch moved."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM chain.chain WHERE chain_id = $1 {_LOCK_CLAUSE[mode]}", chain_id
+    )
+    return _own(row, chain_id, epoch)
 
 
 async def lock_row(connection: Connection, chain_id: int) -> ChainRow | None:

@@ -12,7 +12,7 @@ from indexer.core.reorg import Tail
 from indexer.core.roots import RootObservation
 from indexer.core.types import Address, BlockHeader, Hash32
 from indexer.errors import StaleStepError
-from indexer.store.chain_row import ChainRow, read_chain
+from indexer.store.chain_row import ChainRow, read_own_chain
 from indexer.store.pool import Database
 
 
@@ -99,13 +99,15 @@ _STORED = """
 SELECT DISTINCT account FROM sessions.session_set WHERE chain_id = $1 LIMIT $2"""
 
 
-async def read_live(database: Database, chain_id: int) -> LiveView:
-    """Read the chain's row, the ends of its tail and the tainted; never remembered across steps."""
+async def read_live(database: Database, chain_id: int, epoch: int) -> LiveView:
+    """Read the chain's row, the ends of its tail and the tainted; never remembered across steps.
+
+    FencedError if the epoch moved: a view of another's epoch would let the step write in its name.
+    """
     async with database.transaction() as connection:
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         asked_at = await connection.fetchval("SELECT clock_timestamp()")
-        chain = await read_chain(connection, chain_id)
-        assert chain is not None, "take_over made the row"
+        chain = await read_own_chain(connection, chain_id, epoch)
         ends = [chain.finalized_number, chain.indexed_number]
         headers = _headers(await connection.fetch(_BLOCKS_OF_TAIL, chain_id, ends))
         tainted = {Address(row[0]) for row in await connection.fetch(_TAINTED, chain_id)}

@@ -57,7 +57,7 @@ async def test_each_manager_has_a_root_of_its_own(chain: Connection, database: D
         )
     await insert(chain, "sessions.session_set", manager=MANAGER, account=ACCOUNT, session_count=1)
 
-    view = await read_live(database, CHAIN)
+    view = await read_live(database, CHAIN, 1)
 
     assert view.stored == {ACCOUNT}
     assert view.polled_roots == {
