@@ -83,7 +83,11 @@ def _downloaded(package: str, folder: Path) -> Path:
 
 
 def _run(*command: str, folder: Path) -> str:
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=True, timeout=_APT_SECONDS
-    )
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=True, timeout=_APT_SECONDS
+        )
+    except subprocess.CalledProcessError as error:
+        error.add_note(error.stderr)
+        raise
     return done.stdout

@@ -50,12 +50,29 @@ class Server:
             assert answer.status == 200, await answer.text()
             return await answer.json()
 
+    async def post(self, path: str, document: Any) -> None:
+        """Send JSON to its HTTP interface. A refusal fails with its words."""
+        async with (
+            aiohttp.ClientSession() as client,
+            client.post(self.url + path, json=document) as answer,
+        ):
+            assert answer.status == 200, await answer.text()
+
     async def query(self, expression: str) -> list[dict[str, Any]]:
         """Return what Prometheus answers to an expression now: [{"metric": …, "value": …}]."""
         data = (await self.get("/api/v1/query", query=expression))["data"]
         if data["resultType"] == "scalar":
             return [{"metric": {}, "value": data["result"]}]
         return list(data["result"])
+
+    async def has(self, expression: str, seconds: float = 60.0) -> list[dict[str, Any]]:
+        """Wait until an expression has an answer; return it."""
+
+        async def answered() -> bool:
+            return bool(await self.query(expression))
+
+        await until(answered, f"Prometheus to know {expression}", seconds)
+        return await self.query(expression)
 
     async def firing(self) -> set[str]:
         """Return the names of the alerts that fire in Prometheus now."""

@@ -80,6 +80,15 @@ def test_the_runbook_has_no_section_of_an_alert_that_is_gone() -> None:
             assert part in sections()[name], (name, part)
 
 
+def test_every_link_of_the_runbook_leads_somewhere() -> None:
+    """To a heading of its own, or to a file beside it."""
+    links = re.findall(r"\]\(([^)]+)\)", RUNBOOK.read_text())
+    assert len(links) >= 3
+    headings = {"#" + anchor(heading) for heading in sections()}
+    for link in links:
+        assert link in headings or (RUNBOOK.parent / link).is_file(), link
+
+
 def test_the_runbook_names_series_that_exist() -> None:
     """Every expression that it sends to Prometheus names what exists."""
     expressions = re.findall(r"'query=([^']+)'", RUNBOOK.read_text())
