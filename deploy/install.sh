@@ -342,15 +342,18 @@ check_configuration() {
 
 # Switches to `target`. The schema comes first: if it fails, nothing was switched.
 switch() {
-    local code=0 was_active="" unit_changed=""
-    if is_active; then was_active=yes; fi
+    local code=0 stopped="" is_new="" unit_changed=""
+    if [ ! -e $UNIT ]; then is_new=yes; fi
     if ! cmp --quiet "$here/systemd/sessionwatch.service" $UNIT; then unit_changed=yes; fi
 
     if [ "$(readlink $CURRENT || true)" != "$target" ]; then
-        if [ -n "$was_active" ]; then run systemctl stop $SERVICE; fi
+        if is_active; then
+            run systemctl stop $SERVICE
+            stopped=yes
+        fi
         if [ -n "$database" ]; then apply_schema || code=$?; fi
         if [ $code != 0 ]; then
-            if [ -n "$was_active" ]; then run systemctl start $SERVICE; fi
+            if [ -n "$stopped" ]; then run systemctl start $SERVICE; fi
             fail $code "the schema could not be brought to version $version of the program" \
                 "see what it says above; nothing was switched: $(readlink $CURRENT || echo nothing) stays"
         fi
@@ -372,21 +375,24 @@ switch() {
         left_out+=("systemd does not run here: the service was not enabled and not started")
         return
     fi
-    if [ -n "$unit_changed" ]; then
-        run systemctl daemon-reload
-        run systemctl enable --quiet $SERVICE
-    fi
-    start "$was_active" "$unit_changed"
+    if [ -n "$unit_changed" ]; then run systemctl daemon-reload; fi
+    # Once: who disables it later means it.
+    if [ -n "$is_new" ]; then run systemctl enable --quiet $SERVICE; fi
+    start "$stopped" "$unit_changed"
 }
 
-# start WAS_ACTIVE UNIT_CHANGED: where there is something to watch and nothing speaks against it.
+# start STOPPED UNIT_CHANGED: where there is something to watch and nothing speaks against it.
 start() {
     local code=0
+    if [ -n "$1" ]; then
+        run systemctl start $SERVICE
+        return
+    fi
     if is_active; then
         if [ -n "$2" ]; then run systemctl restart $SERVICE; fi
         return
     fi
-    if [ "$verb" = upgrade ] && [ -z "$1" ]; then
+    if [ "$verb" = upgrade ]; then
         left_out+=("the service did not run before, so it was not started: systemctl start $SERVICE")
         return
     fi
