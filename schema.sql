@@ -8,6 +8,9 @@
 --
 -- Apply it with `sessionwatch schema apply`, or: psql -1 -v ON_ERROR_STOP=1 -f schema.sql
 -- It holds no psql commands and no BEGIN/COMMIT of its own.
+--
+-- What changes here needs the same in the migration that leads to this version (indexer/store/migrations), new columns
+-- last in their table: a migrated database is compared with a fresh one, object by object.
 
 -- Roles belong to the whole cluster: another database may have made them, and another transaction may be making
 -- them now. What the caller may not change, because an administrator set the roles up, stays as it is.
@@ -15,14 +18,17 @@ DO $$
 DECLARE
     role_name text;
     role_text text;
+    setting_name text;
+    setting_value text;
+    lock_function text;
     superuser CONSTANT boolean := (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user);
 BEGIN
     FOR role_name, role_text IN VALUES
         ('sessionwatch_owner', 'Owns every object of Sessionwatch. Nobody logs in as it; `sessionwatch schema apply` acts as it.'),
         ('sessionwatch_writer', 'What the daemon acts as: writes chain, evidence and sessions, makes partitions, no other DDL. GRANT it to the daemon''s login role.'),
-        ('sessionwatch_reader', 'Grafana and people: SELECT on the views of watch and nothing else. Its settings (read only, statement timeout)'
-            ' hold for who logs in as this very role (ALTER ROLE sessionwatch_reader LOGIN PASSWORD …); a login role that is only a member needs'
-            ' ALTER ROLE … SET of its own. The rights do not depend on them.')
+        ('sessionwatch_reader', 'Grafana and people: SELECT on the views of watch and nothing else. Its settings (read only, time limits, 30'
+            ' connections) hold for who logs in as this very role (ALTER ROLE sessionwatch_reader LOGIN PASSWORD …); a login role that is only'
+            ' a member needs ALTER ROLE … SET of its own. The rights do not depend on them.')
     LOOP
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = role_name) THEN
             BEGIN
@@ -39,13 +45,29 @@ BEGIN
             NULL; -- internal_error: "tuple concurrently updated"
         END;
     END LOOP;
+    -- Against accidents, each only where nobody has set it: a query that never ends, a transaction that is left open (both
+    -- hold up `schema apply` and retention), a sort that fills the disk.
+    FOR setting_name, setting_value IN VALUES
+        ('default_transaction_read_only', 'on'),
+        ('statement_timeout', '30s'),
+        ('idle_in_transaction_session_timeout', '60s'),
+        ('temp_file_limit', '1GB') -- only a superuser may set this one, and the reader cannot change it
+    LOOP
+        BEGIN
+            IF NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting AS s, unnest(s.setconfig) AS c (setting)
+                            WHERE s.setrole = to_regrole('sessionwatch_reader') AND s.setdatabase = 0
+                              AND split_part(c.setting, '=', 1) = setting_name) THEN
+                EXECUTE format('ALTER ROLE sessionwatch_reader SET %I = %L', setting_name, setting_value);
+            END IF;
+        EXCEPTION WHEN insufficient_privilege OR unique_violation OR internal_error THEN
+            NULL;
+        END;
+    END LOOP;
     BEGIN
-        IF NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting
-                        WHERE setrole = to_regrole('sessionwatch_reader') AND setdatabase = 0) THEN
-            ALTER ROLE sessionwatch_reader SET default_transaction_read_only = on;
-            ALTER ROLE sessionwatch_reader SET statement_timeout = '30s';
+        IF (SELECT rolconnlimit = -1 FROM pg_catalog.pg_roles WHERE rolname = 'sessionwatch_reader') THEN
+            ALTER ROLE sessionwatch_reader CONNECTION LIMIT 30; -- dashboards leave the daemon its connections
         END IF;
-    EXCEPTION WHEN insufficient_privilege OR unique_violation OR internal_error THEN
+    EXCEPTION WHEN insufficient_privilege OR internal_error THEN
         NULL;
     END;
     -- A creator without superuser rights gets ADMIN but not SET on its roles since Postgres 16.
@@ -57,7 +79,7 @@ BEGIN
         NULL; -- SET LOCAL ROLE below says whether the caller may act as the owner
     END;
     EXECUTE format('GRANT CREATE, CONNECT, TEMPORARY ON DATABASE %I TO sessionwatch_owner', current_database());
-    EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO sessionwatch_writer', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO sessionwatch_writer', current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO sessionwatch_reader', current_database());
     -- Temporary tables, large objects and the schema public are the places where every role may write.
     BEGIN
@@ -69,6 +91,14 @@ BEGIN
     IF superuser THEN
         REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(integer), pg_catalog.lo_create(oid),
             pg_catalog.lo_from_bytea(oid, bytea) FROM PUBLIC;
+        -- Who holds the right advisory lock keeps the daemon from starting and sets from being stored.
+        FOR lock_function IN
+            SELECT oid::regprocedure::text FROM pg_catalog.pg_proc
+             WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^pg_(try_)?advisory_'
+        LOOP
+            EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', lock_function);
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO sessionwatch_owner, sessionwatch_writer', lock_function);
+        END LOOP;
     END IF;
 END
 $$;
@@ -105,9 +135,37 @@ CREATE FUNCTION evidence.hex(bytea) RETURNS text
 CREATE TABLE evidence.schema_version (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     version integer NOT NULL,
-    applied_at timestamptz NOT NULL DEFAULT now()
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    restores_from integer NOT NULL DEFAULT 1    -- back-ups of this version and later ones can be restored into this one
 );
-INSERT INTO evidence.schema_version (version) VALUES (1);
+INSERT INTO evidence.schema_version (version) VALUES (2);
+
+-- A back-up brings the version row of its database along: it is compared, and the one that stands here stays.
+CREATE FUNCTION evidence.accept_backup() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    present evidence.schema_version%ROWTYPE;
+BEGIN
+    SELECT * INTO present FROM evidence.schema_version;
+    IF NOT FOUND THEN
+        RETURN NEW;
+    END IF;
+    IF NEW.version > present.version THEN
+        RAISE EXCEPTION 'the back-up is of schema version %, the database has version %', NEW.version, present.version
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'restore it with the sessionwatch release that made it, or a later one';
+    END IF;
+    IF NEW.version < present.restores_from THEN
+        RAISE EXCEPTION 'the back-up is of schema version %, and here only versions from % on can be restored', NEW.version, present.restores_from
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'prepare a database with the sessionwatch release that made it, restore there, then: sessionwatch schema apply';
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER accept_backup BEFORE INSERT ON evidence.schema_version FOR EACH ROW EXECUTE FUNCTION evidence.accept_backup();
 
 ---------------------------------------------------------------------------------------------------
 -- chain
@@ -603,7 +661,8 @@ CREATE INDEX session_set_account ON sessions.session_set (chain_id, account);
 CREATE INDEX session_set_hex ON sessions.session_set (evidence.hex(account));
 
 CREATE TABLE sessions.session (
-    set_id bigint NOT NULL REFERENCES sessions.session_set,
+    -- Deferred: pg_restore brings the sessions before their sets.
+    set_id bigint NOT NULL REFERENCES sessions.session_set DEFERRABLE INITIALLY DEFERRED,
     leaf_index integer NOT NULL CHECK (leaf_index >= 0),
     leaf evidence.hash32 NOT NULL,
     valid_until bigint NOT NULL CHECK (valid_until BETWEEN 0 AND 281474976710655),
@@ -787,8 +846,9 @@ BEGIN
             -- A query, not to_regclass: that one answers from a cache that may not know yet what another has made.
             CONTINUE WHEN EXISTS (SELECT FROM pg_class WHERE relnamespace = 'chain'::regnamespace AND relname = part);
             IF NOT locked THEN
-                -- Only who has something to make waits for another maker, and then looks again.
-                PERFORM pg_advisory_xact_lock(hashtext('sessionwatch.partitions'));
+                -- Only who has something to make waits for another maker, and then looks again. Not an advisory lock: every
+                -- login may hold those.
+                LOCK TABLE chain.account_event IN SHARE UPDATE EXCLUSIVE MODE;
                 locked := true;
                 CONTINUE WHEN EXISTS (SELECT FROM pg_class WHERE relnamespace = 'chain'::regnamespace AND relname = part);
             END IF;
@@ -858,7 +918,7 @@ BEGIN
         row_estimate := greatest(pg_stat_get_live_tuples(part.oid) - kept, 0);
 
         UPDATE chain.chain SET detail_from = greatest(detail_from, dropped_last + 1) WHERE chain_id = p_chain_id;
-        PERFORM pg_advisory_xact_lock(hashtext('sessionwatch.partitions'));
+        LOCK TABLE chain.account_event IN SHARE UPDATE EXCLUSIVE MODE; -- as who makes partitions
         EXECUTE format('DROP TABLE chain.%I', part.relname);
         IF kept > 0 THEN
             EXECUTE format('ALTER TABLE chain.%I RENAME TO %I', thin, part.relname);
@@ -1371,6 +1431,8 @@ COMMENT ON DOMAIN evidence.block_number IS 'The number of a block, from 0.';
 COMMENT ON DOMAIN evidence.unix_seconds IS 'A time of the chain: seconds since 1970-01-01 UTC.';
 
 COMMENT ON FUNCTION evidence.hex(bytea) IS 'Bytes as lower-case 0x text; null stays null. Indexes stand on this expression.';
+COMMENT ON FUNCTION evidence.accept_backup() IS
+    'What a restored back-up says of its version is compared with this database''s, whose row stays; refused where its tables would not fit.';
 COMMENT ON FUNCTION chain.is_covered(bigint, text, text, integer, bigint, bigint) IS
     'Whether a pass has done every block from the first to the last, both included. True for an empty range, false if a bound is null.';
 COMMENT ON FUNCTION chain.rewind(bigint, bigint, bigint, bytea, boolean) IS
@@ -1463,6 +1525,8 @@ COMMENT ON VIEW watch.unobserved IS 'Stretches of blocks in which roots could no
 COMMENT ON VIEW watch.unobserved_hint IS 'What roots in unobserved stretches may have been, by what named them. A hint is no proof: no view of roots or verdicts uses it.';
 
 -- Columns. First what is special to a relation, then the words that mean the same everywhere.
+COMMENT ON COLUMN evidence.schema_version.restores_from IS 'Back-ups of the schemas evidence and sessions from this version on can be restored into this database.';
+COMMENT ON TRIGGER accept_backup ON evidence.schema_version IS 'Compares the version that a restored back-up brings along.';
 COMMENT ON COLUMN evidence.schema_version.only_row IS 'Always true: there is one row.';
 COMMENT ON COLUMN evidence.schema_version.version IS 'The version that was applied.';
 COMMENT ON COLUMN evidence.schema_version.applied_at IS 'When it was applied.';
@@ -1777,8 +1841,9 @@ $$;
 GRANT USAGE ON SCHEMA chain, evidence, sessions, watch TO sessionwatch_writer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA chain TO sessionwatch_writer;
 GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA evidence, sessions TO sessionwatch_writer;
-GRANT UPDATE ON evidence.module_code, evidence.account_observation TO sessionwatch_writer;
-GRANT UPDATE, DELETE ON evidence.unobserved TO sessionwatch_writer;
+GRANT UPDATE (has_code, block_number) ON evidence.module_code TO sessionwatch_writer;
+GRANT UPDATE (tainted, enabled_managers) ON evidence.account_observation TO sessionwatch_writer;
+GRANT DELETE ON evidence.unobserved TO sessionwatch_writer;
 GRANT UPDATE (session_key, client_status) ON sessions.session TO sessionwatch_writer;
 GRANT UPDATE (matched_form) ON sessions.session_set TO sessionwatch_writer;
 REVOKE INSERT ON evidence.schema_version FROM sessionwatch_writer;
@@ -1790,6 +1855,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA watch TO sessionwatch_reader;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA chain, evidence, sessions, watch FROM PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA chain, evidence TO sessionwatch_writer;
+REVOKE EXECUTE ON FUNCTION evidence.accept_backup() FROM sessionwatch_writer;
 REVOKE EXECUTE ON FUNCTION chain.attach_partition(text, text, bigint, bigint) FROM sessionwatch_writer;
 -- A function inside a view runs with the rights of who asks; without this one no index on hex text would serve either.
 GRANT EXECUTE ON FUNCTION evidence.hex(bytea) TO sessionwatch_reader;

@@ -14,6 +14,7 @@ The shell
     cli_plan_text.py    what it prints, against what is on chain
     cli_choice.py       which session of which set is meant
     cli_prove.py        sessions prove
+    cli_schema.py       schema apply, print
     cli_validate.py     sessions validate: what it asks and prints
     validate.py         what a node says of one session, after one block
     whole_files.py      files that appear whole or not at all, for their owner only
@@ -115,10 +116,11 @@ core/   2 PURE: no I/O, no clock, no randomness, no logging; values in, values o
     verdicts.py         the one decision
     explain.py          the one sentence
     account_report.py   one account in detail: how each stored set differs from the tree
+    account_text.py     who set a root, until when a session is valid, in words
     remedies.py         what to do about a verdict, a cause, a warning
 
 store/  3 OUT: the only code with SQL; one step, one transaction
-    schema.py           schema.sql: applying it, and its version
+    schema.py           schema.sql and migrations/: applying them, and the version
     pool.py             the connections, and what their failures mean
     chain_row.py        the row of one chain: taking it over, locking it
     live_view.py        what a live step is planned on, in one snapshot
@@ -128,6 +130,7 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     watched.py          the watch list: who is watched, adopting more, the lives of cohorts
     rows.py             what one step found, and writing it once
     copying.py          COPY into the tables, in key order
+    evidence.py         what was read of state before, where nobody can read it again
     observations.py     what was read from state, and who is named for it
     settling.py         the changes that wait for a trace, and what traces said
     layouts.py          what sessions may do, derived again when a layout has changed
@@ -145,6 +148,8 @@ store/  3 OUT: the only code with SQL; one step, one transaction
     auditing.py         what the daemon's own audits read
     audit_findings.py   what they write: repairs, findings, what is owed again
     status.py           what the daemon knows, in one read
+    account_page.py     what the page shows of one account, bounded
+    drift_list.py       drifted accounts by chain, cause and severity
     reports.py          what the demo tells of the database
     operator.py         what an operator does by hand: rewind, start over
     embedded.py         a Postgres of our own under data_dir
@@ -152,8 +157,15 @@ store/  3 OUT: the only code with SQL; one step, one transaction
 
 web/    4 SIDE: what the daemon shows over HTTP; nothing here writes
     health.py           what the daemon says of itself
-    server.py           /metrics, /livez, /readyz, /status
-    page.py             the status page
+    hosts.py            which Host header a request may carry
+    question.py         what the page's query string asks for
+    bounded.py          how many pages are read at once, and in a second
+    server.py           /metrics, /livez, /readyz, /status, and the page
+    style.py            how the page looks, and the policy that allows it alone
+    markup.py           pieces of HTML, each value escaped
+    page.py             the front page: every chain, what is wrong first
+    drift_page.py       drifted accounts as a list
+    account_page.py     one account: verdict, roots, sets, sessions
 
 devnet/ a local chain with the real contracts, for the demo and the tests; `run` never imports it
     demo.py             `demo`: database, chain, daemon, stories

@@ -31,6 +31,7 @@ from indexer.cli_explain import explain
 from indexer.cli_export import export_sets
 from indexer.cli_plan import plan_set
 from indexer.cli_prove import prove
+from indexer.cli_schema import schema
 from indexer.cli_sessions import sessions
 from indexer.cli_validate import validate
 from indexer.errors import (
@@ -209,53 +210,6 @@ def status(context: click.Context, as_json: bool) -> None:
         print_status(found)
 
 
-@cli.group()
-def schema() -> None:
-    """Prepare the database: its tables, views, roles.
-
-    \b
-    EXAMPLE
-      sessionwatch schema apply --dry-run
-    """  # noqa: D301
-
-
-@schema.command()
-@config_option
-@click.option("--dry-run", is_flag=True, help="Do everything, then roll it back.")
-@click.pass_context
-def apply(context: click.Context, dry_run: bool) -> None:
-    """Bring the configured database to this version's schema.
-
-    The login needs to own the database and be allowed to create roles.
-
-    \b
-    EXAMPLE
-      SESSIONWATCH_DATABASE__URL=postgresql://owner@db/sessionwatch sessionwatch schema apply
-    """  # noqa: D301
-    settings = read_settings(context, need_chains=False)
-    from indexer.check import database_url  # noqa: PLC0415
-    from indexer.store.schema import apply as apply_schema  # noqa: PLC0415
-
-    async def work() -> str:
-        async with database_url(settings.database, prepare=False) as url:
-            return await apply_schema(url, dry_run=dry_run)
-
-    click.echo(run_async(work()))
-
-
-@schema.command("print")
-def print_schema() -> None:
-    """Print schema.sql, to read it or to apply it by hand.
-
-    \b
-    EXAMPLE
-      sessionwatch schema print | psql -1 -v ON_ERROR_STOP=1 sessionwatch
-    """  # noqa: D301
-    from indexer.store.schema import schema_text  # noqa: PLC0415
-
-    click.echo(schema_text(), nl=False)
-
-
 @cli.command()
 @config_option
 @json_option
@@ -321,6 +275,7 @@ def _confirmed() -> bool:
 
 cli.add_command(audit)
 cli.add_command(explain)
+cli.add_command(schema)
 sessions.add_command(export_sets)
 sessions.add_command(plan_set)
 sessions.add_command(prove)

@@ -213,22 +213,10 @@ def _print_root(told: Mapping[str, Any]) -> None:
 
 def _by(root: Mapping[str, Any]) -> list[str]:
     """Say who changed the root, as watch.session_root names it."""
-    who = {
-        "user_operation": "a user operation of the account",
-        "module": "a module of the account",
-        "session_key": "a session key, not the owner",
-        "transaction": "a plain transaction",
-        "ambiguous": "one of several transactions in that block",
-    }.get(root["attribution"], "unknown: nothing names it")
-    parts = [who]
-    for name, key in (("session key", "session_key"), ("session", "leaf"), ("module", "module")):
-        if root[key]:
-            parts.append(f"{name} {root[key]}")
-    if root["user_op_hash"]:
-        parts.append(f"user operation {root['user_op_hash']}")
-    if root["transaction_hash"]:
-        parts.append(f"transaction {root['transaction_hash']}")
-    return parts
+    from indexer.core.account_text import author  # noqa: PLC0415
+
+    who, named = author(root)
+    return [who, *(f"{word} {value}" for word, value in named)]
 
 
 def _print_sets(told: Mapping[str, Any]) -> None:
@@ -271,6 +259,8 @@ def _named(leaves: Sequence[str]) -> str:
 
 
 def _print_provable(told: Mapping[str, Any]) -> None:
+    from indexer.core.account_text import until_text  # noqa: PLC0415
+
     provable = told["provable"]
     if not provable:
         return
@@ -282,7 +272,7 @@ def _print_provable(told: Mapping[str, Any]) -> None:
             "your store calls it revoked"
             if one["why"] == "revoked"
             else f"not in set {told['tree']['wanted_set_id']}",
-            _until(one["valid_until"]),
+            until_text(one["valid_until"]),
             one["session_key"] or "unknown",
         ]
         for one in provable[:_MOST_SHOWN]
@@ -291,17 +281,6 @@ def _print_provable(told: Mapping[str, Any]) -> None:
     if len(provable) > _MOST_SHOWN:
         click.echo(f"and {len(provable) - _MOST_SHOWN} more; --json has them all")
     click.echo()
-
-
-def _until(unix_seconds: int) -> str:
-    from datetime import UTC, datetime  # noqa: PLC0415
-
-    if unix_seconds == 0:
-        return "for ever"
-    try:
-        return f"{datetime.fromtimestamp(unix_seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except (ValueError, OverflowError, OSError):
-        return f"unix second {unix_seconds}"
 
 
 def _moment(iso: str) -> str:

@@ -72,10 +72,14 @@ class DatabaseSettings:
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """Where /metrics and the status page listen. Port 0: any free one."""
+    """Where /metrics and the status page listen. Port 0: any free one.
+
+    `hosts` are further names, in lower case, under which a reverse proxy may ask.
+    """
 
     host: str = "127.0.0.1"
     port: int = 9464
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,7 @@ def load_settings(
             url=values.get(("database", "url"), "embedded"),
             data_dir=_home(data_dir, env) if data_dir else default_data_dir(env),
         ),
-        http=HttpSettings(host, port),
+        http=HttpSettings(host, port, values.get(("http", "hosts"), ())),
         log=LogSettings(
             level=values.get(("log", "level"), "info"),
             format=values.get(("log", "format"), "auto"),

@@ -195,6 +195,7 @@ async def _web(
     await serve(
         settings.http.host,
         settings.http.port,
+        hosts=settings.http.hosts,
         health=health,
         database=database,
         now=time.monotonic,

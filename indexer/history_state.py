@@ -29,6 +29,7 @@ from indexer.ingest import (
 )
 from indexer.silent import bisect
 from indexer.store import history as store
+from indexer.store.evidence import forgotten_blocks, observed_at
 from indexer.store.history import Payment, manager_of
 from indexer.store.pool import Database
 from indexer.store.rows import BlockRows
@@ -86,7 +87,13 @@ async def fetch_roots_of(
     )
     grouped = by_account(stored.triggers)
     ever_tainted = await store.tainted_before(database, settings.chain_id, MAX_BLOCK)
-    reading = _Reading(node, contracts, managers, dict(stored.headers), frozenset(ever_tainted))
+    # What was seen there counts again once the block is known.
+    forgotten = await forgotten_blocks(database, settings.chain_id, task.span)
+    headers = dict(stored.headers)
+    if forgotten:
+        found = await our_headers(database, node, contracts, forgotten, ())
+        headers |= {header.number: header for header in found}
+    reading = _Reading(database, node, contracts, managers, headers, frozenset(ever_tainted))
     await reading.triggers(_looks(grouped, stored.headers, ever_tainted), task)
     await reading.slots_since_taint(grouped)
     silent = frozenset(await store.tainted_before(database, settings.chain_id, task.last))
@@ -99,7 +106,7 @@ async def fetch_roots_of(
     rows.attributions = attributions_of(
         rows.roots, grouped, stored.hints, stored.known_inputs, settings.managers
     )
-    used = rows.block_numbers()
+    used = rows.block_numbers() | set(forgotten)
     return Payment(
         task,
         [header for number, header in reading.headers.items() if number in used],
@@ -172,8 +179,12 @@ async def _manager_events(
 
 @dataclass(slots=True)
 class _Reading:
-    """Roots in one range: what was read, and what no node has any more."""
+    """Roots in one range: what was read, and what no node has any more.
 
+    What a node has lost is looked for in the evidence, where it may have been read before.
+    """
+
+    database: Database
     node: Node
     contracts: Contracts
     managers: Sequence[Address]
@@ -201,7 +212,7 @@ class _Reading:
             end = first
             if found.lost:
                 self.lost_reason = found.lost_reason
-                lost = {look.header.number for look in [*looks[:first], *found.lost]}
+                lost = await self._recall([*looks[:first], *found.lost])
                 break
         run: list[int] = []
         for look in looks:
@@ -217,6 +228,30 @@ class _Reading:
             self.lost_accounts = set().union(*(look.accounts for look in gone))
             kept = [look for look in looks if look.header.number not in lost]
             await self._read_above(gone, kept, task)
+
+    async def _recall(self, looks: Sequence[Look]) -> set[int]:
+        """Take from the evidence what it has whole of these looks; return the blocks of the rest.
+
+        Slots may have been read when fewer managers were watched: better than not at all.
+        """
+        headers = [look.header for look in looks]
+        chain_id = self.contracts.settings.chain_id
+        roots, slots = await observed_at(self.database, chain_id, headers, self.managers)
+        roots_by_key = {(o.block_number, o.manager, o.account): o for o in roots}
+        slots_by_key = {(o.block_number, o.account): o for o in slots}
+        lost: set[int] = set()
+        for look in looks:
+            number = look.header.number
+            wanted_roots = [(number, *key) for key in product(self.managers, look.accounts)]
+            wanted_slots = [(number, account) for account in look.with_slots]
+            if not roots_by_key.keys() >= set(wanted_roots) or not slots_by_key.keys() >= set(
+                wanted_slots
+            ):
+                lost.add(number)
+                continue
+            self.rows.roots += [roots_by_key[key] for key in wanted_roots]
+            self.rows.accounts += [slots_by_key[key] for key in wanted_slots]
+        return lost
 
     async def slots_since_taint(
         self, grouped: Mapping[tuple[int, Address], Sequence[Trigger]]
@@ -240,6 +275,7 @@ class _Reading:
             part = looks[start : start + LOOKS_PER_REQUEST]
             found = await observe_each(self.node, self.contracts.settings, part, self.managers)
             self.rows.accounts += found.accounts
+            await self._recall(found.lost)
 
     async def _read_above(self, gone: Sequence[Look], kept: Sequence[Look], task: Task) -> None:
         """Read what has come of the accounts in lost looks, where it can be read first.
@@ -302,7 +338,14 @@ class _Reading:
 
     async def _read_at(self, number: int, account: Address, manager: Address) -> RootObservation:
         look = Look(await self._header(number), frozenset({account}), frozenset())
-        roots, _ = await observe(self.node, self.contracts.settings, [look], [manager])
+        settings = self.contracts.settings
+        try:
+            roots, _ = await observe(self.node, settings, [look], [manager])
+        except StatePrunedError:
+            seen, _ = await observed_at(self.database, settings.chain_id, [look.header], [manager])
+            roots = [root for root in seen if root.account == account]
+            if not roots:
+                raise
         return roots[0]
 
     async def _header(self, number: int) -> BlockHeader:

@@ -14,8 +14,16 @@ import pytest
 
 from indexer.store import schema
 from indexer.store.embedded import EmbeddedPostgres
+from tests.schema_rows import address, insert, make_chain
 
-__all__ = ["connection", "database_url", "empty_database_url", "postgres_url", "template_database"]
+__all__ = [
+    "applied_url",
+    "connection",
+    "database_url",
+    "empty_database_url",
+    "postgres_url",
+    "template_database",
+]
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -96,3 +104,17 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
     """A superuser's connection to the test's database; bytes for bytea, Decimal for numeric."""
     async with connected(database_url) as opened:
         yield opened
+
+
+@pytest.fixture
+async def applied_url(postgres_url: str) -> AsyncIterator[str]:
+    """A database with the schema applied to it, a chain and a stored set.
+
+    A copy of the template would lack the database's own rights.
+    """
+    async with temporary_database(postgres_url) as url:
+        await schema.apply(url)
+        async with connected(url) as opened:
+            await make_chain(opened)
+            await insert(opened, "sessions.session_set", account=address(1))
+        yield url

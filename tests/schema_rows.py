@@ -40,6 +40,7 @@ _BY_TYPE: dict[str, Any] = {
     "int8": 1,
     "int4": 1,
     "numeric": 1,
+    "float8": 1.0,
     "text": "x",
     "bool": False,
     "jsonb": "{}",

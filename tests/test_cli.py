@@ -24,6 +24,7 @@ from indexer.cli_common import report_error
 from indexer.config import Settings, load_settings
 from indexer.core.presets import MANAGER_V1_0_0, MANAGER_V1_0_1
 from indexer.errors import FatalError, RetryableError
+from indexer.store.schema import SCHEMA_VERSION
 from tests.environment import environment
 from tests.sim.node import SimNode
 
@@ -383,7 +384,7 @@ async def test_check_says_what_stands_at_each_manager(database_url: str) -> None
     assert f"{MANAGER}: V1, without events" in text
     assert "0x000000456b395c4e107e0302553B90D1eF4a32e9: with events" in text
     assert "endpoint-1: chain id 80001, sim/v1.0.0, latest 5, finalized 4" in text
-    assert "schema version 1" in text
+    assert f"schema version {SCHEMA_VERSION}" in text
     assert done.code == 0, done.err
     (chain,) = json.loads(done.out)["chains"]
     assert [manager["kind"] for manager in chain["managers"]] == ["v1", "events"]

@@ -112,6 +112,7 @@ def test_every_key_can_be_given(file: Path) -> None:
         data_dir = "~/data"
         [http]
         listen = "[::1]:0"
+        hosts = ["Watch.example", "[2001:db8::1]", "watch.example"]
         [log]
         level = "debug"
         format = "json"
@@ -142,6 +143,7 @@ def test_every_key_can_be_given(file: Path) -> None:
     assert settings.database.embedded
     assert settings.database.data_dir == Path("/home/me/data")
     assert (settings.http.host, settings.http.port) == ("::1", 0)
+    assert settings.http.hosts == ("watch.example", "2001:db8::1")
     assert (settings.log.level, settings.log.format) == ("debug", "json")
     assert (chain.chain_id, chain.start_block, chain.finality_depth) == (31337, 5, 12)
     assert (chain.accounts_mode, chain.accounts) == ("list", (manager,))
@@ -336,6 +338,8 @@ def test_each_wrong_value_of_a_chain_is_one_clear_line(
         ('[database]\ndata_dir = "relative"', '2: database.data_dir: found "relative"'),
         ('[http]\nlisten = "localhost:70000"', '2: http.listen: found "localhost:70000"'),
         ('[http]\nlisten = "https://u:hunter2@h:1/x"', 'found "https://h:1/…"'),
+        ('[http]\nhosts = ["a", "b:80"]', '2: http.hosts: found item 2 of 2: "b:80"'),
+        ('[http]\nhosts = "https://hunter2@h"', 'found "https://h/…"'),
         ('[log]\nlevel = "loud"', 'found "loud", expected debug, info, warning or error'),
         ("[chains.Mumbai]\nrpc = 'http://h'", '1: chains: found "Mumbai", expected a'),
         ("[chains.mumbay]\nrpc = 'http://h'", "1: chains.mumbay.chain_id: found nothing"),

@@ -22,6 +22,7 @@ from indexer.core.types import Address
 
 HIDDEN = "(hidden)"
 _MAX_BLOCK = 2**63 - 1
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _KNOWN_SCHEMES = frozenset({"http", "https", "ws", "wss", "ftp", "file", "ipc", "mysql", "sqlite"})
 
 
@@ -222,7 +223,11 @@ def _rpc(value: object) -> tuple[str, ...]:
 
 def is_loopback(url: str) -> bool:
     """Say whether a node's URL stays on this machine."""
-    host = urlsplit(url).hostname or ""
+    return is_loopback_host(urlsplit(url).hostname or "")
+
+
+def is_loopback_host(host: str) -> bool:
+    """Say whether a host, an address without brackets or a name, is this machine itself."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -249,6 +254,18 @@ def _listen(value: object) -> tuple[str, int]:
     if not isinstance(value, str) or match is None or int(match[3]) > 65535:
         raise ValueMistakeError
     return match[1] or match[2], int(match[3])
+
+
+def _hosts(value: object) -> tuple[str, ...]:
+    """Return names or addresses in lower case, as a browser sends them, without port."""
+    items = value if isinstance(value, list) else [value]
+    hosts: list[str] = []
+    for number, item in enumerate(items, start=1):
+        where = f"item {number} of {len(items)}: " if isinstance(value, list) else ""
+        if not isinstance(item, str) or not _HOST.fullmatch(item):
+            raise ValueMistakeError(f"{where}{show(item)}", "a host's name alone, without port")
+        hosts.append(item.lower().strip("[]"))
+    return tuple(dict.fromkeys(hosts))
 
 
 def _folder(value: object) -> str:
@@ -301,7 +318,10 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "url": Key("text", _database_url, 'a postgresql:// URL or "embedded"', hidden=True),
         "data_dir": Key("text", _folder, "an absolute path"),
     },
-    "http": {"listen": Key("text", _listen, 'host:port, such as "127.0.0.1:9464"')},
+    "http": {
+        "listen": Key("text", _listen, 'host:port, such as "127.0.0.1:9464"'),
+        "hosts": Key("list", _hosts, 'a list of host names, such as ["watch.example"]'),
+    },
     "log": {
         "level": Key(
             "text", _choice("debug", "info", "warning", "error"), "debug, info, warning or error"

@@ -17,6 +17,7 @@ from indexer.core.types import Hash32
 from indexer.errors import FatalError, FencedError
 from indexer.store.layouts import apply_layouts, shown_layouts
 from indexer.store.pool import translated
+from indexer.store.schema import FOLLOWER_LOCK_CLASS, check_version
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -187,6 +188,9 @@ SELECT $1, m.manager, a.account, true
 ON CONFLICT (chain_id, manager, account) DO UPDATE SET read_state = true"""
 
 
+# Of a back-up: it speaks of cohorts of the database it came from, and all is owed again anyway.
+_NOTHING_IS_LOST_YET = "DELETE FROM evidence.unobserved WHERE chain_id = $1"
+
 # A pass reads its triggers from rows. Where retention has dropped them, logs and inputs are owed
 # again; what was noted as dropped is then so no longer, and a restart takes nothing back twice.
 _READ_AGAIN = """
@@ -216,8 +220,10 @@ async def take_over(
     is history debt, and with it the logs that it needs and whose rows retention has dropped.
     What sessions may do is derived again where a module's layout has changed.
     `shown` is the configuration as people may see it, without node URLs.
-    FatalError, and nothing is changed, if blocks above the configured end are indexed already.
+    FatalError, and nothing is changed, if blocks above the configured end are indexed already, or
+    if the schema has another version by now.
     """
+    await check_version(connection)
     # Excludes history writers of an older process too: their transactions end first.
     held = await lock_row(connection, settings.chain_id)
     _end_is_not_passed(held, settings)
@@ -244,6 +250,8 @@ async def take_over(
             remedy=f"rename [chains.{settings.name}] or use another database",
         ) from error
     assert row is not None
+    if held is None:
+        await connection.execute(_NOTHING_IS_LOST_YET, settings.chain_id)
     wanted = ([p.name for p in passes], [p.filter for p in passes])
     await connection.execute(_READ_SLOTS_AGAIN, settings.chain_id, list(settings.managers))
     await connection.execute(_STOP_FOLLOWING, settings.chain_id, *wanted)
@@ -281,10 +289,6 @@ async def set_start_block(connection: Connection, chain_id: int, start_block: in
     )
 
 
-# The class of our advisory locks: other programs in the same database use other numbers.
-_ADVISORY_LOCK_CLASS = 0x5E55
-
-
 @asynccontextmanager
 async def leadership(url: str, chain_id: int, wait_seconds: float) -> AsyncIterator[None]:
     """Hold the session lock that lets one process follow a chain; FencedError if it is taken.
@@ -301,7 +305,7 @@ async def leadership(url: str, chain_id: int, wait_seconds: float) -> AsyncItera
             )
             try:
                 await connection.execute(
-                    "SELECT pg_advisory_lock($1, hashtext($2))", _ADVISORY_LOCK_CLASS, str(chain_id)
+                    "SELECT pg_advisory_lock($1, hashtext($2))", FOLLOWER_LOCK_CLASS, str(chain_id)
                 )
             except asyncpg.LockNotAvailableError as error:
                 raise FencedError(

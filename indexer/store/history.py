@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -13,6 +13,7 @@ from indexer.core.passes import ACCOUNTS, Pass, hex_of
 from indexer.core.types import ZERO_HASH, Address, BlockHeader, Hash32
 from indexer.errors import StaleStepError
 from indexer.store.chain_row import Connection, lock_chain, read_chain
+from indexer.store.evidence import keys_observed_at
 from indexer.store.live import count_changes
 from indexer.store.observations import write_blocks
 from indexer.store.pool import Database
@@ -155,10 +156,13 @@ async def apply_range(
             raise StaleStepError("an account was found tainted while its range was read")
         await connection.execute(_ENSURE_PARTITIONS, chain_id, task.first, task.last)
         await write_blocks(connection, chain_id, payment.headers)
+        # Before what this range has read: what is there already counts from now on.
+        returned = await keys_observed_at(connection, chain_id, payment.headers, task.span)
         await _write_discovered(connection, chain_id, task, rows)
         added = await write_rows(connection, chain_id, rows, task.span)
+        if rows.roots or payment.lost_accounts or returned:
+            await _enqueue(connection, chain_id, payment, returned)
         if rows.roots or payment.lost_accounts:
-            await _enqueue(connection, chain_id, payment)
             rows.root_changes = await count_changes(connection, chain_id, task.first, task.last)
             rows.disagreements = await read_disagreements(connection, chain_id, rows, task.span)
         # Late, because the live lane folds into the same rows.
@@ -183,14 +187,20 @@ SELECT k.manager, k.account FROM unnest($2::bytea[], $3::bytea[]) AS k(manager, 
                 WHERE s.chain_id = $1 AND s.manager = k.manager AND s.account = k.account)"""
 
 
-async def _enqueue(connection: Connection, chain_id: int, payment: Payment) -> None:
+async def _enqueue(
+    connection: Connection,
+    chain_id: int,
+    payment: Payment,
+    returned: Mapping[tuple[Address, Address], bool],
+) -> None:
     """Have the keys decided whose verdict may be another now.
 
     Most accounts never have a session: where no root was found and nothing is stored or decided,
     there is nothing to say.
     """
-    seen = {(root.manager, root.account) for root in payment.rows.roots}
+    seen = {(root.manager, root.account) for root in payment.rows.roots} | returned.keys()
     touched = {(r.manager, r.account) for r in payment.rows.roots if r.root != ZERO_HASH}
+    touched |= {key for key, had_root in returned.items() if had_root}
     # That a past cannot be read is an input of verdicts, too.
     touched |= {
         (manager_of(pass_), account)

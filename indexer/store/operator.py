@@ -10,6 +10,7 @@ from indexer.errors import UsageError
 from indexer.store import verdicts
 from indexer.store.chain_row import lock_row, raise_epoch
 from indexer.store.pool import Database, translated
+from indexer.store.schema import check_version
 
 
 async def fresh_database(server_url: str, name: str) -> str:
@@ -56,6 +57,7 @@ async def rewind(
     what was forgotten is then history debt. UsageError where the block does not fit.
     """
     async with database.transaction() as connection:
+        await check_version(connection)
         chain = await lock_row(connection, chain_id)
         if chain is None or chain.indexed_number is None:
             raise UsageError(

@@ -17,6 +17,7 @@ from indexer.core.types import ZERO_HASH, Address, Hash32
 from indexer.core.user_operations import SET_MERKLE_ROOT
 from indexer.store.chain_row import Connection
 from indexer.store.pool import Database
+from indexer.store.schema import check_version
 from indexer.store.verdict_queue import enqueue
 
 WAKE_CHANNEL: Final = "sessionwatch_wake"
@@ -126,6 +127,7 @@ async def import_sets(
     """
     rows: list[ImportedRow] = []
     async with database.transaction() as connection:
+        await check_version(connection)
         await connection.execute(_ONE_AT_A_TIME)
         stored_at = await connection.fetchval("SELECT clock_timestamp()")
         wishes = await _wishes_stored_before(connection, sets)

@@ -46,6 +46,15 @@ SELECT chain_id, verdict, cause, count(*) AS accounts
  ORDER BY chain_id, verdict, cause
 """
 
+# Of the few that have drifted: the severity stands in no index.
+_SEVERITIES = """
+SELECT chain_id, severity, count(*) AS accounts
+  FROM chain.verdict
+ WHERE closed_block IS NULL AND verdict = 'drifted'
+ GROUP BY chain_id, severity
+ ORDER BY chain_id, severity
+"""
+
 # Before the first finalized block nobody knows what a pass owes: then it is absent, not 0.
 _COVERAGE = """
 SELECT chain_id, pass, sum(missing_blocks)::bigint AS missing_blocks
@@ -123,7 +132,8 @@ async def read_status(database: Database) -> dict[str, Any]:
 
     Shape, ready for JSON (times are ISO 8601 in UTC, addresses and hashes `0x…` text):
     `{"chains": [{"chain_id", "chain", "progress": {…}, "verdicts": {verdict: accounts},
-    "drifted_by_cause": {cause: accounts}, "coverage_missing_blocks": {pass: blocks},
+    "drifted_by_cause": {cause: accounts}, "drifted_by_severity": {severity: accounts},
+    "coverage_missing_blocks": {pass: blocks},
     "lanes": [{"lane", "pass", "filter", "first_block", "last_block", "missing_blocks",
     "unreadable_blocks", "percent", "accounts", "remaining_seconds", "remaining_requests",
     "basis"}], "remaining": {"seconds", "requests", "basis"} or None,
@@ -139,6 +149,7 @@ async def read_status(database: Database) -> dict[str, Any]:
             await connection.execute(_LIMIT_TIME)
             progress = await connection.fetch(_PROGRESS)
             verdicts = await connection.fetch(_VERDICTS)
+            severities = await connection.fetch(_SEVERITIES)
             coverage = await connection.fetch(_COVERAGE)
             debt = await connection.fetch(_DEBT)
             lost = await connection.fetch(_LOST)
@@ -156,6 +167,7 @@ async def read_status(database: Database) -> dict[str, Any]:
             _chain_status(
                 row,
                 _of_chain(verdicts, row["chain_id"]),
+                _of_chain(severities, row["chain_id"]),
                 _of_chain(coverage, row["chain_id"]),
                 [_plain(drift) for drift in _of_chain(drifts, row["chain_id"])],
                 [_plain(reorg) for reorg in _of_chain(reorgs, row["chain_id"])],
@@ -179,6 +191,7 @@ async def read_status(database: Database) -> dict[str, Any]:
 def _chain_status(
     progress: asyncpg.Record,
     verdicts: list[asyncpg.Record],
+    severities: list[asyncpg.Record],
     coverage: list[asyncpg.Record],
     drifts: list[dict[str, Any]],
     reorgs: list[dict[str, Any]],
@@ -197,6 +210,7 @@ def _chain_status(
         "progress": fields,
         "verdicts": counts,
         "drifted_by_cause": causes,
+        "drifted_by_severity": {row["severity"]: row["accounts"] for row in severities},
         "coverage_missing_blocks": {row["pass"]: row["missing_blocks"] for row in coverage},
         "finality_violation": violation,
         "last_reorg": reorgs[0] if reorgs else None,

@@ -1,58 +1,34 @@
-"""The status page: one HTML document without scripts or anything from elsewhere. Pure."""
+"""The front page: state of each chain, what is wrong first. Without scripts; pure."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from indexer.core.estimate import PACE_LASTS_SECONDS, duration_text
+from indexer.core.lane_text import counted as count_of
 from indexer.core.lane_text import left, percent_text, shown_lanes, summary
+from indexer.web.drift_page import drift_items
+from indexer.web.markup import (
+    Column,
+    anchor,
+    badge,
+    document,
+    duration,
+    moment,
+    number,
+    pairs,
+    search_form,
+    severity_class,
+    table,
+    text,
+)
+from indexer.web.question import link
 
 REFRESH_SECONDS = 15
-
-_STYLE = """
-:root { color-scheme: light dark; --text: #1b1f24; --quiet: #57606a; --line: #d0d7de;
-  --back: #ffffff; --bad: #b3261e; --good: #1a7f37; }
-@media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --quiet: #9aa4af;
-  --line: #3d444d; --back: #0d1117; --bad: #ff8a80; --good: #56d364; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem; max-width: 72rem; color: var(--text);
-  background: var(--back); font: 1rem/1.5 system-ui, sans-serif; }
-h1 { margin: 0; font-size: 1.5rem; }
-h2 { margin: 2.5rem 0 0; font-size: 1.25rem; }
-p { margin: .25rem 0; }
-a { color: inherit; }
-.quiet { color: var(--quiet); }
-.bad { color: var(--bad); font-weight: 600; }
-.good { color: var(--good); font-weight: 600; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; margin-top: 1.25rem; width: 100%; }
-caption { text-align: left; font-weight: 600; padding-bottom: .25rem; }
-th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0;
-  border-top: 1px solid var(--line); }
-thead th { font-weight: 400; color: var(--quiet); white-space: nowrap; }
-tbody th { font-weight: 400; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums;
-  overflow-wrap: normal; white-space: nowrap; }
-th.wrap { overflow-wrap: anywhere; }
-table.narrow { width: auto; min-width: min(100%, 30rem); }
-td.left { min-width: 9rem; }
-progress { width: clamp(3rem, 12vw, 8rem); height: .75rem; vertical-align: middle;
-  accent-color: var(--good); }
-code { font: .875em ui-monospace, monospace; }
-td { unicode-bidi: isolate; overflow-wrap: anywhere; }
-td.tight { overflow-wrap: normal; white-space: nowrap; }
-"""
-
-# The page may show its own style and nothing else: text that slipped through could not run.
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-CONTENT_SECURITY_POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+FRONT_DRIFTS = 10
+"""Newest drifted accounts shown of each chain; the others are one link away."""
 
 _FINISHED = (
     "<p class=good>Finished: the chain's configured last block is indexed and final. "
@@ -75,177 +51,220 @@ def render_page(
     uptime_seconds: float,
     version: str,
     problem: str = "",
+    max_lag_seconds: Mapping[str, float] | None = None,
+    renews: bool = True,
 ) -> str:
     """Render the page from `store.status.read_status` and `Health.reasons`.
 
-    Every value is escaped. With `status` None only readiness and `problem` (one sentence)
-    are shown.
+    With `status` None only readiness and `problem` (one sentence) are shown. `max_lag_seconds` is
+    by chain name how far behind a chain may be and still be ready.
     """
-    state = "not ready" if reasons else "ready"
-    parts = [
-        f"<h1>Sessionwatch <span class={'bad' if reasons else 'good'}>{state}</span></h1>",
-        (
-            f"<p class=quiet>Version {escape(version)}, running for"
-            f" {_duration(uptime_seconds)}. This page renews itself every {REFRESH_SECONDS}"
-            " seconds. <a href=/status>The same as JSON</a>, <a href=/metrics>metrics</a>.</p>"
-        ),
-    ]
-    if problem:
-        parts.append(f"<p class=bad role=alert>{escape(problem)}</p>")
-    for name, sentences in reasons.items():
-        where = f"{escape(name)}: " if name else ""
-        parts += [f"<p class=bad>{where}{escape(sentence)}</p>" for sentence in sentences]
-    if status is not None:
-        chains = status["chains"]
-        if not chains:
-            parts.append("<p>No chain has been followed yet.</p>")
-        parts += [_chain(chain) for chain in chains]
-    return (
-        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width, initial-scale=1'>"
-        f"<meta http-equiv=refresh content={REFRESH_SECONDS}>"
-        f"<title>Sessionwatch: {state}</title><style>{_STYLE}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
+    chains: Sequence[Mapping[str, Any]] = status["chains"] if status is not None else []
+    headline = _headline(reasons, chains, known=status is not None)
+    limits = max_lag_seconds or {}
+    parts = [_trouble(headline, reasons, chains, problem)]
+    if status is not None and not chains:
+        parts.append("<p>No chain has been followed yet.</p>")
+    parts += [_chain(chain, limits.get(chain["chain"])) for chain in chains]
+    parts.append(_about(version, uptime_seconds, renews=renews))
+    return document(
+        f"Sessionwatch: {headline}",
+        "".join(parts),
+        search_form(str(chain["chain"]) for chain in chains),
+        refresh=f"<meta http-equiv=refresh content={REFRESH_SECONDS}>" if renews else "",
     )
 
 
-def _chain(chain: Mapping[str, Any]) -> str:
-    violation = chain["finality_violation"]
+def _about(version: str, uptime_seconds: float, *, renews: bool) -> str:
+    renewing, other = (
+        (f"This page renews itself every {REFRESH_SECONDS} seconds.", ("off", "Stop renewing"))
+        if renews
+        else ("This page stands still.", (None, "Renew it"))
+    )
+    return (
+        f"<footer class=quiet><p>Version {escape(version)}, running for {duration(uptime_seconds)}."
+        f" {renewing}</p><p>{anchor(link(renew=other[0]), other[1])},"
+        " <a href=/status>the same as JSON</a>, <a href=/metrics>metrics</a></p></footer>"
+    )
+
+
+def _headline(
+    reasons: Mapping[str, Sequence[str]], chains: Sequence[Mapping[str, Any]], *, known: bool
+) -> str:
+    drifted = sum(chain["verdicts"]["drifted"] for chain in chains)
+    state = "not ready" if reasons else "ready"
+    if drifted:
+        return f"{state}, {_accounts(drifted)} drifted"
+    return f"{state}, no account has drifted" if known and chains and not reasons else state
+
+
+def _accounts(count: int) -> str:
+    return count_of(count, "account")
+
+
+def _trouble(
+    headline: str,
+    reasons: Mapping[str, Sequence[str]],
+    chains: Sequence[Mapping[str, Any]],
+    problem: str,
+) -> str:
+    """What is wrong, the worst first; a panel of its own, so that it is seen without reading."""
+    lines = [f"<p class=bad role=alert>{escape(problem)}</p>"] if problem else []
+    for name, sentences in reasons.items():
+        where = f"{escape(name)}: " if name else ""
+        lines += [f"<p class=bad>{where}{escape(sentence)}</p>" for sentence in sentences]
+    is_bad = bool(lines)
+    for chain in chains:
+        name = escape(str(chain["chain"]))
+        if violation := chain["finality_violation"]:
+            lines.append(f"<p class=bad>{name}: Finality violation: {escape(violation)}</p>")
+            is_bad = True
+        silent = chain["progress"]["updated_seconds_ago"]
+        if silent is not None and silent > PACE_LASTS_SECONDS and not chain["progress"]["finished"]:
+            lines.append(
+                f"<p class=warn>{name}: no daemon has written for {duration_text(silent)}.</p>"
+            )
+        if found := chain.get("audit_findings_last_day"):
+            lines.append(
+                f"<p class=warn>{name}: {count_of(found, 'finding')} of audits within a day,"
+                " see <code>watch.audit_finding</code>.</p>"
+            )
+    chips = _severity_chips(chains)
+    is_bad = is_bad or "class=bad" in chips
+    kind = "alarm" if is_bad else "caution" if lines or chips else "calm"
+    title = escape(headline[0].upper() + headline[1:])
+    return f"<div class='panel {kind}'><h1>{title}</h1>{''.join(lines)}{chips}</div>"
+
+
+def _severity_chips(chains: Sequence[Mapping[str, Any]]) -> str:
+    """How many accounts have drifted by severity, each leading to its list."""
+    counts: dict[str, int] = {}
+    for chain in chains:
+        for severity, accounts in chain["drifted_by_severity"].items():
+            counts[severity] = counts.get(severity, 0) + accounts
+    if not counts:
+        return ""
+    links = "".join(
+        "<li>"
+        + anchor(
+            link(severity=severity),
+            f"<span class={severity_class(severity)}>{accounts} {escape(severity)}</span>",
+        )
+        + "</li>"
+        for severity, accounts in sorted(counts.items())
+    )
+    return f"<ul class=chips aria-label='Drifted accounts by severity'>{links}</ul>"
+
+
+def _chain(chain: Mapping[str, Any], max_lag_seconds: float | None) -> str:
+    progress = chain["progress"]
+    name = str(chain["chain"])
+    written = progress["updated_seconds_ago"]
+    facts = [
+        ("Indexed", number(progress["indexed_block"])),
+        ("Node's latest", number(progress["latest_block"])),
+        ("Finalized", number(progress["finalized_block"])),
+        ("Last written", "unknown" if written is None else f"{duration_text(written)} ago"),
+    ]
     return "".join(
         [
+            "<section class=panel>",
             (
-                f"<section><h2>{escape(str(chain['chain']))}"
-                f" <span class=quiet>chain {escape(str(chain['chain_id']))}</span></h2>"
+                f"<h2>{escape(name)} <span class=quiet>chain {text(chain['chain_id'])}</span>"
+                f" {badge('finished', 'good') if progress['finished'] else ''}</h2>"
             ),
-            f"<p class=bad>Finality violation: {escape(violation)}</p>" if violation else "",
-            _FINISHED if chain["progress"]["finished"] else "",
-            _progress(chain["progress"], chain["coverage_missing_blocks"]),
-            _lanes(chain),
+            _FINISHED if progress["finished"] else "",
+            pairs("facts", facts),
+            _drifts(chain, name),
+            _bars(chain, max_lag_seconds),
             _verdicts(chain["verdicts"]),
-            _drifts(chain["newest_drifts"], chain["verdicts"]["drifted"]),
             _reorgs(chain["reorgs"]),
             "</section>",
         ]
     )
 
 
-def _progress(progress: Mapping[str, Any], missing_blocks: Mapping[str, int]) -> str:
-    rows = [
-        ("Latest block of the node", _number(progress["latest_block"])),
-        ("Indexed block", _number(progress["indexed_block"])),
-        ("Finalized block", _number(progress["finalized_block"])),
-        ("Behind, blocks", _number(progress["lag_blocks"])),
-        ("Behind, seconds", _number(progress["lag_seconds"])),
-    ]
+def _drifts(chain: Mapping[str, Any], name: str) -> str:
+    drifts = chain["newest_drifts"]
+    if not drifts:
+        return "<h3>Drifted accounts</h3><p>No account has drifted.</p>"
+    total = chain["verdicts"]["drifted"]
+    shown = drifts[:FRONT_DRIFTS]
+    causes = "".join(
+        "<li>"
+        + anchor(link(chain=name, cause=cause), f"{escape(cause)} <strong>{count}</strong>")
+        + "</li>"
+        for cause, count in chain["drifted_by_cause"].items()
+    )
+    everything = anchor(link(chain=name), f"all {total} drifted accounts")
+    more = f"<p>{everything}</p>" if total > len(shown) else ""
+    return (
+        f"<h3>Drifted accounts, newest {len(shown)} of {total}</h3>"
+        f"<ul class=chips aria-label='Drifted accounts by cause'>{causes}</ul>"
+        f"{drift_items(shown, lambda _: name)}{more}"
+    )
+
+
+def _bars(chain: Mapping[str, Any], max_lag_seconds: float | None) -> str:
+    """One bar per lane; `progress` and `meter` need neither a script nor a style of their own."""
+    is_followed = chain["progress"]["indexed_block"] is not None
+    rows = [_lag(chain["progress"], max_lag_seconds)] if is_followed else []
     rows += [
-        (f"History still to read, blocks (pass <code>{escape(name)}</code>)", _number(blocks))
-        for name, blocks in missing_blocks.items()
-    ]
-    body = [f"<tr><th scope=row class=wrap>{head}</th>{cell}</tr>" for head, cell in rows]
-    return _table("Progress", [("What", ""), ("Value", "number")], body, kind="narrow")
-
-
-def _lanes(chain: Mapping[str, Any]) -> str:
-    """One bar per lane; `progress` needs neither a script nor a style of its own."""
-    said = summary(chain)
-    words = f"<p>{escape(said[0].upper() + said[1:])}.</p>" if said else ""
-    body = [
-        f"<tr><th scope=row>{escape(name)}</th>"
-        f"<td class=tight><progress max=100 value={float(lane['percent']):.1f}"
-        f" aria-label='{escape(name)}'></progress> {percent_text(lane['percent'])}</td>"
-        f"<td class=left>{escape(left(lane))}</td></tr>"
+        f"<li><span>{escape(name)}</span>"
+        f"<progress max=100 value={float(lane['percent']):.1f} aria-label='{escape(name)}'>"
+        f"</progress><span class=words>{percent_text(lane['percent'])},"
+        f" {escape(left(lane))}</span></li>"
         for name, lane in shown_lanes(chain["lanes"])
     ]
-    if not body:
-        return words
-    return _table("Lanes", [("Lane", ""), ("Done", ""), ("Left", "")], body) + words
+    said = summary(chain)
+    words = f"<p>{escape(said[0].upper() + said[1:])}.</p>" if said else ""
+    bars = f"<ul class=bars>{''.join(rows)}</ul>" if rows else "<p>Not followed yet.</p>"
+    return f"<h3>Lag and coverage</h3>{bars}{words}"
+
+
+def _lag(progress: Mapping[str, Any], max_lag_seconds: float | None) -> str:
+    """How far behind, as a part of what is allowed."""
+    lag = progress["lag_seconds"]
+    if progress["finished"] or lag is None:
+        return ""
+    behind = f"{number(lag)} s behind"
+    if progress["lag_blocks"]:
+        behind += f", {count_of(progress['lag_blocks'], 'block')}"
+    if max_lag_seconds is None:
+        return f"<li><span>lag</span><span></span><span class=words>{behind}</span></li>"
+    kind = " bad" if lag > max_lag_seconds else ""
+    return (
+        f"<li><span>lag</span><meter min=0 max={max_lag_seconds:g} low={max_lag_seconds / 2:g}"
+        f" high={max_lag_seconds * 0.999:g} optimum=0 value={float(lag):g} aria-label=lag></meter>"
+        f"<span class='words{kind}'>{behind}; ready up to {max_lag_seconds:g} s</span></li>"
+    )
 
 
 def _verdicts(counts: Mapping[str, int]) -> str:
-    body = [
-        f"<tr><th scope=row>{escape(verdict)}</th>{_number(count)}"
-        f"<td>{_VERDICT_MEANING.get(verdict, '')}</td></tr>"
+    rows = [
+        (escape(verdict), number(count), _VERDICT_MEANING.get(verdict, ""))
         for verdict, count in counts.items()
     ]
-    columns = [("Verdict", ""), ("Accounts", "number"), ("Meaning", "")]
-    return _table("Verdicts", columns, body, kind="narrow")
-
-
-def _drifts(drifts: Sequence[Mapping[str, Any]], total: int) -> str:
-    if not drifts:
-        return "<p class=quiet>No account has drifted.</p>"
-    body = [
-        f"<tr><th scope=row><code>{_text(drift['account'])}</code></th>"
-        f"<td class=tight>{_text(drift['cause'])}</td>"
-        f"<td class=tight>{_time(drift['since_time'])}<br><span class=quiet>"
-        f"block {_text(drift['since_block'])}{'' if drift['is_final'] else ', not final'}"
-        "</span></td>"
-        f"<td>{_text(drift['explanation'])}</td></tr>"
-        for drift in drifts
-    ]
-    caption = f"Drifted accounts, newest {len(drifts)} of {total}"
-    columns = [("Account", ""), ("Cause", ""), ("Since", ""), ("Explanation", "")]
-    return _table(caption, columns, body)
+    columns = [Column("Verdict", "tight"), Column("Accounts", "number"), Column("Meaning")]
+    return "<h3>Verdicts</h3>" + table("Accounts by verdict", columns, rows, "narrow")
 
 
 def _reorgs(reorgs: Sequence[Mapping[str, Any]]) -> str:
     if not reorgs:
-        return "<p class=quiet>No reorg has been seen.</p>"
-    body = [
-        f"<tr><td>{_time(reorg['detected_at'])}</td>{_number(reorg['depth'])}"
-        f"{_number(reorg['common_ancestor'])}<td>{_text(reorg['reason'])}</td></tr>"
+        return "<h3>Reorgs</h3><p>No reorg has been seen.</p>"
+    rows = [
+        (
+            moment(reorg["detected_at"]),
+            number(reorg["depth"]),
+            number(reorg["common_ancestor"]),
+            text(reorg["reason"]),
+        )
         for reorg in reorgs
     ]
     columns = [
-        ("Detected", ""),
-        ("Depth, blocks", "number"),
-        ("Common ancestor", "number"),
-        ("Reason", ""),
+        Column("Detected", "tight"),
+        Column("Depth, blocks", "number"),
+        Column("Common ancestor", "number"),
+        Column("Reason"),
     ]
-    return _table("Reorgs, newest first", columns, body)
-
-
-def _table(
-    caption: str, columns: Iterable[tuple[str, str]], body: Iterable[str], kind: str = "wide"
-) -> str:
-    """`caption` and `columns` are our own words; `body` holds rows already escaped."""
-    head = "".join(
-        f"<th scope=col class={align}>{name}</th>" if align else f"<th scope=col>{name}</th>"
-        for name, align in columns
-    )
-    return (
-        # focusable, so that a wide table can be scrolled with the keyboard
-        f"<div class=scroll role=region aria-label='{caption}' tabindex=0>"
-        f"<table class={kind}><caption>{caption}</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-    )
-
-
-def _text(value: object) -> str:
-    return "unknown" if value is None else escape(str(value))
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "<td class=number>unknown</td>"
-    # no separators: a block number is copied into a query as it stands
-    text = f"{value:.1f}" if value % 1 else f"{value:.0f}"
-    return f"<td class=number>{text}</td>"
-
-
-def _time(value: object) -> str:
-    """An ISO 8601 text in UTC, to the second; anything else as it stands."""
-    try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError:
-        return _text(value)
-    return f"<time datetime='{moment.isoformat()}'>{moment:%Y-%m-%d %H:%M:%S} UTC</time>"
-
-
-def _duration(seconds: float) -> str:
-    whole = max(0, int(seconds))
-    days, rest = divmod(whole, 86_400)
-    hours, rest = divmod(rest, 3600)
-    minutes, rest = divmod(rest, 60)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    return " ".join(f"{value} {unit}" for value, unit in parts if value) or "0 s"
+    return "<h3>Reorgs</h3>" + table("Newest first", columns, rows)

@@ -9,28 +9,45 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from indexer.errors import ConfigurationError, RetryableError, SessionwatchError
 from indexer.metrics import READY, render
+from indexer.store.account_page import read_account_page
+from indexer.store.drift_list import read_drift_list
 from indexer.store.pool import Database
 from indexer.store.status import read_status
+from indexer.web.account_page import render_account, render_problem
+from indexer.web.bounded import BoundedReads
+from indexer.web.drift_page import render_drifts
 from indexer.web.health import Health
-from indexer.web.page import CONTENT_SECURITY_POLICY, render_page
+from indexer.web.hosts import HostRule
+from indexer.web.page import render_page
+from indexer.web.question import Question, QuestionError, read_question
+from indexer.web.style import CONTENT_SECURITY_POLICY
 
 # A hundred people with the page open must not cost more than one of them.
 STATUS_CACHE_SECONDS = 1.0
 STATUS_DEADLINE_SECONDS = 5.0
 SHUTDOWN_SECONDS = 2.0
+RETRY_AFTER_SECONDS = 2
 MAX_LINE_BYTES = 2048
 MAX_HEADER_BYTES = 8190
+
+_NO_DATABASE = "the daemon has no connection to its database"
+_OTHER_HOST = (
+    "not served under this name: ask 127.0.0.1 or localhost, or add the name to http.hosts in the"
+    " configuration\n"
+)
 
 _HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -46,13 +63,12 @@ _HEADERS = {
 
 _SERVER_LOG = logging.getLogger("indexer.web")
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 async def serve(
     host: str,
     port: int,
     *,
+    hosts: tuple[str, ...] = (),
     health: Health,
     database: Database | None,
     now: Callable[[], float],
@@ -60,12 +76,15 @@ async def serve(
 ) -> None:
     """Serve until cancelled, then let running answers end for at most 2 seconds.
 
-    `now` is the monotonic clock `health` was written with. `database` None: /status and the
+    `hosts` are further names a request may ask for, see HostRule. `now` is the monotonic clock
+    `health` was written with. `database` None: /status and the
     page say that there is none. `on_listening` is called once with the port, which port 0
     leaves to the system. Raises ConfigurationError if the address cannot be listened on.
     """
     site = _Site(health, database, now)
-    app = web.Application(middlewares=[_only_reads], client_max_size=1024)
+    app = web.Application(
+        middlewares=[_only_reads, _only_our_names(HostRule(host, hosts))], client_max_size=1024
+    )
     app.on_response_prepare.append(_add_headers)
     app.add_routes(
         [
@@ -117,7 +136,7 @@ def _cannot_listen(host: str, port: int, error: Exception) -> ConfigurationError
 
 @dataclass(slots=True)
 class _Site:
-    """The handlers, and the last status read for all of them."""
+    """The handlers, the last status read for all of them, and the last pages looked up."""
 
     health: Health
     database: Database | None
@@ -125,6 +144,10 @@ class _Site:
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
     _read_at: float | None = None
     _read: dict[str, Any] = field(default_factory=dict)
+    _pages: BoundedReads[Question, tuple[int, str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._pages = BoundedReads(self.now)
 
     async def livez(self, _request: web.Request) -> web.Response:
         if self.health.stopping:
@@ -153,7 +176,22 @@ class _Site:
         except SessionwatchError as error:
             return _json_response(about | {"error": str(error)}, status=503)
 
-    async def page(self, _request: web.Request) -> web.Response:
+    async def page(self, request: web.Request) -> web.Response:
+        try:
+            question = read_question(request.query.items())
+        except QuestionError as error:
+            return _page_response(render_problem("That cannot be looked up", str(error)), 400)
+        if question.page == "front":
+            return await self._front_page(question)
+        try:
+            status, text = await self._pages.get(question, lambda: self._looked_up(question))
+        except SessionwatchError as error:
+            answer = _page_response(render_problem("Not now", f"No answer: {error}."), 503)
+            answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+            return answer
+        return _page_response(text, status)
+
+    async def _front_page(self, question: Question) -> web.Response:
         found: dict[str, Any] | None = None
         problem = ""
         try:
@@ -166,15 +204,36 @@ class _Site:
             uptime_seconds=self.now() - self.health.started_monotonic,
             version=program_version(),
             problem=problem,
+            max_lag_seconds={
+                name: chain.max_lag_seconds for name, chain in self.health.chains.items()
+            },
+            renews=question.renews,
         )
-        return web.Response(
-            text=text, content_type="text/html", status=503 if found is None else 200
-        )
+        return _page_response(text, 503 if found is None else 200)
+
+    async def _looked_up(self, question: Question) -> tuple[int, str]:
+        """Read and render what is asked for: the status code and the page."""
+        if self.database is None:
+            raise RetryableError(_NO_DATABASE)
+        if question.account is not None:
+            account = await read_account_page(self.database, question.account, question.chain)
+            if account is not None:
+                return 200 if account.is_known else 404, render_account(account, question.chain)
+        else:
+            drifts = await read_drift_list(
+                self.database,
+                chain=question.chain,
+                cause=question.cause,
+                severity=question.severity,
+            )
+            if drifts is not None:
+                return 200, render_drifts(drifts, question)
+        return 404, render_problem("Unknown chain", "No chain of that name has been followed.")
 
     async def _status(self) -> dict[str, Any]:
         """Read the status, or take the one read within the last second."""
         if self.database is None:
-            raise RetryableError("the daemon has no connection to its database")
+            raise RetryableError(_NO_DATABASE)
         try:
             async with asyncio.timeout(STATUS_DEADLINE_SECONDS), self._reading:
                 if self._read_at is None or self.now() - self._read_at > STATUS_CACHE_SECONDS:
@@ -185,6 +244,7 @@ class _Site:
             raise RetryableError("the database did not answer in time") from error
 
 
+@cache
 def program_version() -> str:
     """The installed distribution's version, "unknown" in a tree that is not installed."""
     try:
@@ -211,6 +271,18 @@ async def _only_reads(request: web.Request, handler: Handler) -> web.StreamRespo
     return refused
 
 
+def _only_our_names(rule: HostRule) -> Middleware:
+    """Refuse a request that was meant for another host, on every path alike."""
+
+    @web.middleware
+    async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if rule.accepts(request.headers.getall("Host", [])):
+            return await handler(request)
+        return _text_response(_OTHER_HOST, status=421)
+
+    return refuse
+
+
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(_HEADERS)
 
@@ -221,6 +293,10 @@ def _listed(reasons: Mapping[str, tuple[str, ...]]) -> list[dict[str, str | None
         for name, found in reasons.items()
         for reason in found
     ]
+
+
+def _page_response(text: str, status: int) -> web.Response:
+    return web.Response(text=text, content_type="text/html", status=status)
 
 
 def _text_response(text: str, *, status: int = 200) -> web.Response:

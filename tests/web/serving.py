@@ -16,14 +16,17 @@ async def serving(
     *,
     database: Database | None = None,
     now: Callable[[], float] = time.monotonic,
+    host: str = "127.0.0.1",
+    hosts: tuple[str, ...] = (),
 ) -> AsyncIterator[int]:
-    """Serve on loopback for the length of the block; give the port."""
+    """Serve for the length of the block, on loopback unless told otherwise; give the port."""
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as group:
         server = group.create_task(
             serve(
-                "127.0.0.1",
+                host,
                 0,
+                hosts=hosts,
                 health=health,
                 database=database,
                 now=now,

@@ -10,8 +10,8 @@ import pytest
 
 from indexer.errors import ConfigurationError
 from indexer.web.health import ChainHealth, Health
-from indexer.web.page import CONTENT_SECURITY_POLICY
 from indexer.web.server import SHUTDOWN_SECONDS, serve
+from indexer.web.style import CONTENT_SECURITY_POLICY
 from tests.web.serving import serving
 
 PATHS = ("/", "/status", "/metrics", "/livez", "/readyz")
@@ -85,7 +85,10 @@ async def test_metrics_are_prometheus_text():
     assert "# HELP sessionwatch_" in text
 
 
-@pytest.mark.parametrize("path", ["/", "/status"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/status", "/?chain=mumbai", "/?account=0x089348f5108185f75cc5644ba1620a633dc5e4ca"],
+)
 async def test_without_a_database_a_sentence_is_the_answer(path: str):
     """Status and page answer 503 with a sentence when there is no database."""
     async with serving(ready_health()) as port:
@@ -143,6 +146,67 @@ async def test_the_host_header_is_not_repeated(path: str):
         answer = await ask_raw(port, request.encode())
     assert answer.startswith(b"HTTP/1.1 ")
     assert b"evil.example" not in answer
+
+
+async def status_for(port: int, path: str, *hosts: str) -> int:
+    """Return the status of a request with these Host headers."""
+    lines = "".join(f"Host: {host}\r\n" for host in hosts)
+    # HTTP/1.0, which knows requests without the header
+    answer = await ask_raw(port, f"GET {path} HTTP/1.0\r\n{lines}\r\n".encode())
+    return int(answer.split()[1])
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/absent"])
+async def test_on_loopback_another_name_is_refused_on_every_path(path: str):
+    """A name that somebody pointed at 127.0.0.1 is 421 with a sentence that says what to do."""
+    request = f"GET {path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+    async with serving(ready_health()) as port:
+        answer = await ask_raw(port, request.encode())
+    assert answer.startswith(b"HTTP/1.1 421 ")
+    assert b"http.hosts" in answer
+    assert b"evil" not in answer
+    assert b"Content-Security-Policy" in answer
+
+
+@pytest.mark.parametrize(
+    ("host", "hosts", "asked", "status"),
+    [
+        ("127.0.0.1", (), "localhost", 200),
+        ("127.0.0.1", (), "LOCALHOST:9464", 200),
+        ("127.0.0.1", (), "127.0.0.1", 200),
+        ("127.0.0.1", (), "127.9.9.9:1", 200),
+        ("127.0.0.1", (), "[::1]:9464", 200),
+        ("127.0.0.1", (), "watch.example", 421),
+        ("127.0.0.1", (), "127.0.0.1.evil.example", 421),
+        ("127.0.0.1", (), "localhost.evil.example", 421),
+        ("127.0.0.1", (), "203.0.113.7", 421),
+        ("127.0.0.1", (), "0.0.0.0", 421),
+        ("127.0.0.1", (), "localhost@evil.example", 421),
+        ("127.0.0.1", (), "", 421),
+        ("127.0.0.1", ("watch.example",), "Watch.example:443", 200),
+        ("127.0.0.1", ("watch.example",), "localhost", 200),
+        ("127.0.0.1", ("watch.example",), "other.example", 421),
+        ("localhost", (), "localhost", 200),
+        ("localhost", (), "watch.example", 421),
+        ("0.0.0.0", (), "watch.example", 200),
+        ("0.0.0.0", ("watch.example",), "watch.example", 200),
+        ("0.0.0.0", ("watch.example",), "203.0.113.7:9464", 200),
+        ("0.0.0.0", ("watch.example",), "evil.example", 421),
+    ],
+)
+async def test_which_names_are_served(host: str, hosts: tuple[str, ...], asked: str, status: int):
+    """Loopback names and http.hosts; everything on an open address without http.hosts."""
+    async with serving(ready_health(), host=host, hosts=hosts) as port:
+        assert await status_for(port, "/livez", asked) == status
+
+
+async def test_a_request_without_a_host_is_served_and_one_with_two_is_not():
+    """Old health checkers send no Host, browsers exactly one."""
+    async with serving(ready_health()) as port:
+        assert await status_for(port, "/livez") == 200
+        assert await status_for(port, "/livez", "localhost", "evil.example") in {400, 421}
+    async with serving(ready_health(), host="0.0.0.0") as port:
+        assert await status_for(port, "/livez", "localhost", "evil.example") in {400, 421}
 
 
 async def test_a_request_body_is_refused_unread():

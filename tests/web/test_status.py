@@ -113,6 +113,7 @@ async def test_the_status_tells_what_the_tables_hold(database: Database):
         "unknown": 0,
     }
     assert mumbai["drifted_by_cause"] == {"never_landed": 60}
+    assert mumbai["drifted_by_severity"] == {"critical": 60}
     assert mumbai["coverage_missing_blocks"] == {"logs": 50}
     assert mumbai["finality_violation"] == "block 90 has another hash"
     assert mumbai["last_reorg"] == mumbai["reorgs"][0]
@@ -166,10 +167,11 @@ async def test_status_and_page_are_served_from_the_database(database: Database):
         assert one["progress"].pop("updated_seconds_ago") >= 0
     assert told["chains"] == found
 
-    assert "newest 50 of 60" in page
+    assert "newest 10 of 60" in page
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &lt;/td&gt;" in page
-    assert "Finality violation: block 90 has another hash" in page
+    assert "mumbai: Finality violation: block 90 has another hash" in page
+    assert ">all 60 drifted accounts</a>" in page
 
 
 async def test_the_status_is_read_once_a_second_at_most(database: Database):
