@@ -20,6 +20,7 @@ CHAIN_NAME = re.compile(r"[a-z0-9_]+")
 KeyPath = tuple[str, ...]
 """("http", "listen") or ("chains", "mumbai", "rpc")."""
 _PREFIX = "SESSIONWATCH_"
+_CREDENTIAL_PREFIX = _PREFIX.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,10 @@ def _known(path: KeyPath) -> bool:
 def read_credentials(
     env: Mapping[str, str], given: dict[KeyPath, Given], mistakes: Mistakes
 ) -> None:
-    """Read what systemd's LoadCredential= put down: files named like database__url."""
+    """Read what systemd's LoadCredential= put down: files named like database__url.
+
+    From a folder, `LoadCredential=sessionwatch:FOLDER`, they come as sessionwatch_database__url.
+    """
     folder = env.get("CREDENTIALS_DIRECTORY", "")
     if not folder:
         return
@@ -154,9 +158,10 @@ def read_credentials(
         mistakes.lines.append(f"{folder}: $CREDENTIALS_DIRECTORY cannot be read: {error.strerror}")
         return
     for file in files:
-        path = _split_name(file.name)
+        name = file.name.removeprefix(_CREDENTIAL_PREFIX)
+        path = _split_name(name)
         if not _known(path):
-            mistakes.unknown(str(file), file.name, _names(given, path))
+            mistakes.unknown(str(file), name, _names(given, path))
             continue
         try:
             text = file.read_bytes().decode("utf-8").strip()
