@@ -210,15 +210,17 @@ COMMENT ON FUNCTION evidence.moment(bigint) IS
     'Unix seconds as a time, at most the end of the year 9999, whatever a block claims; null stays null. Indexes stand on this expression.';
 REVOKE EXECUTE ON FUNCTION evidence.moment(bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION evidence.moment(bigint) TO sessionwatch_writer, sessionwatch_reader;
-CREATE INDEX block_time ON chain.block (evidence.moment(block_time));
+CREATE INDEX block_time ON chain.block USING brin (evidence.moment(block_time) timestamptz_minmax_multi_ops)
+    WITH (pages_per_range = 16, autosummarize = on);
 CREATE INDEX user_operation_transaction_hex ON chain.user_operation USING hash (evidence.hex(transaction_hash));
 CREATE INDEX session_use_key_hex ON chain.session_use (evidence.hex(session_key), block_number);
 CREATE INDEX erc1155_transfer_transaction_hex ON chain.erc1155_transfer USING hash (evidence.hex(transaction_hash));
 DROP INDEX chain.erc1155_balance_contract_hex;
-CREATE INDEX erc1155_balance_contract_hex ON chain.erc1155_balance (evidence.hex(contract), token_id, balance);
+CREATE INDEX erc1155_balance_contract_hex ON chain.erc1155_balance (evidence.hex(contract), token_id);
 CREATE INDEX reorg_detected ON chain.reorg (detected_at);
 CREATE INDEX verdict_drifted_since ON chain.verdict (since_time) WHERE closed_block IS NULL AND verdict = 'drifted';
 CREATE INDEX verdict_ever_drifted_since ON chain.verdict (since_time) WHERE verdict = 'drifted';
+CREATE INDEX verdict_drift_ended ON chain.verdict (closed_time) WHERE verdict = 'drifted';
 CREATE INDEX audit_finding_found ON chain.audit_finding (found_at);
 DROP INDEX sessions.session_set_account;
 CREATE INDEX session_set_account ON sessions.session_set (chain_id, account, evidence.hex(call_hash));
@@ -473,6 +475,19 @@ SELECT g.chain_id, evidence.hex(g.contract) AS contract, evidence.hex(g.owner) A
  WHERE g.balance <> 0 AND g.owner <> '\x0000000000000000000000000000000000000000'::bytea
    AND (g.is_unfolded OR (g.chain_id, g.contract, g.owner, g.token_id) NOT IN (
            SELECT u.chain_id, u.contract, u.owner, u.token_id FROM chain.unfolded AS u));
+
+CREATE OR REPLACE VIEW watch.unobserved AS
+SELECT u.chain_id, evidence.hex(u.manager) AS manager, lower(u.blocks) AS first_block, upper(u.blocks) - 1 AS last_block, u.reason,
+       u.recorded_at, hinted.accounts AS hinted_accounts, hinted.hints
+  FROM (SELECT n.chain_id, n.manager, min(n.reason) AS reason, min(n.recorded_at) AS recorded_at,
+               unnest(range_agg(int8range(n.first_block, n.last_block + 1))) AS blocks
+          FROM evidence.unobserved AS n
+         GROUP BY n.chain_id, n.manager) AS u
+ -- Both counts of one query: to plan it takes longer than to run it.
+ CROSS JOIN LATERAL (
+      SELECT count(DISTINCT h.account)::integer AS accounts, count(*)::integer AS hints FROM chain.named_root AS h
+       WHERE h.chain_id = u.chain_id AND h.manager = u.manager
+         AND h.block_number BETWEEN lower(u.blocks) AND upper(u.blocks) - 1) AS hinted;
 
 CREATE STATISTICS chain.verdict_account_hex ON (evidence.hex(account)) FROM chain.verdict;
 COMMENT ON STATISTICS chain.verdict_account_hex IS 'How many verdicts an account has, by its hex text.';
