@@ -132,6 +132,11 @@ CREATE FUNCTION evidence.hex(bytea) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN '0x' || encode($1, 'hex');
 
+-- Not least(), which makes a time of null and keeps conditions on it above outer joins.
+CREATE FUNCTION evidence.moment(bigint) RETURNS timestamptz
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN to_timestamp(int8smaller($1, 253402300799));
+
 CREATE TABLE evidence.schema_version (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     version integer NOT NULL,
@@ -215,8 +220,10 @@ CREATE TABLE chain.block (
     block_time evidence.unix_seconds NOT NULL,
     PRIMARY KEY (chain_id, block_number)
 );
--- Of every view: what happened in the last hour.
-CREATE INDEX block_time ON chain.block (to_timestamp(block_time));
+-- Of every view: what happened in the last hour. Times rise with the rows, so a summary of each 16 pages does, and writing
+-- pays next to nothing; of several values, because live blocks stand among those that history brings.
+CREATE INDEX block_time ON chain.block USING brin (evidence.moment(block_time) timestamptz_minmax_multi_ops)
+    WITH (pages_per_range = 16, autosummarize = on);
 
 -- Groups of accounts that were learnt together otherwise than from the factory; each has a history debt of its own.
 -- Cohort 0 is everything else.
@@ -365,8 +372,8 @@ CREATE TABLE chain.erc1155_balance (
     PRIMARY KEY (chain_id, contract, owner, token_id)
 );
 CREATE INDEX erc1155_balance_owner_hex ON chain.erc1155_balance (evidence.hex(owner));
--- The largest holders of a token stand at the end of it.
-CREATE INDEX erc1155_balance_contract_hex ON chain.erc1155_balance (evidence.hex(contract), token_id, balance);
+-- Without the balance: each change of it would be a new entry in every index of the table.
+CREATE INDEX erc1155_balance_contract_hex ON chain.erc1155_balance (evidence.hex(contract), token_id);
 
 CREATE TABLE chain.erc1155_approval (
     chain_id bigint NOT NULL,
@@ -543,6 +550,7 @@ CREATE INDEX verdict_drifted ON chain.verdict (chain_id, since_time, verdict_id)
 -- Of all chains; and drifts that are over, too.
 CREATE INDEX verdict_drifted_since ON chain.verdict (since_time) WHERE closed_block IS NULL AND verdict = 'drifted';
 CREATE INDEX verdict_ever_drifted_since ON chain.verdict (since_time) WHERE verdict = 'drifted';
+CREATE INDEX verdict_drift_ended ON chain.verdict (closed_time) WHERE verdict = 'drifted';
 CREATE INDEX verdict_drifted_hex ON chain.verdict (evidence.hex(account), block_number) WHERE verdict = 'drifted';
 -- What indexes of some rows know of an expression is not asked for estimates.
 CREATE STATISTICS chain.verdict_account_hex ON (evidence.hex(account)) FROM chain.verdict;
@@ -1033,7 +1041,7 @@ SELECT t.chain_id, t.block_number, t.manager, t.account, t.evidence,
 -- What only one column shows is a query of its own: who does not ask for the column pays nothing, not even the planning.
 CREATE VIEW watch.session_root AS
 SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) AS account, r.block_number::bigint AS block_number,
-       evidence.hex(r.block_hash) AS block_hash, to_timestamp(r.block_time) AS block_time, evidence.hex(r.root) AS root,
+       evidence.hex(r.block_hash) AS block_hash, evidence.moment(r.block_time) AS block_time, evidence.hex(r.root) AS root,
        evidence.hex(r.previous_root) AS previous_root, evidence.hex(t.transaction_hash) AS transaction_hash,
        evidence.hex(t.user_op_hash) AS user_op_hash, coalesce(t.evidence, 'state') AS evidence,
        coalesce(t.attribution, 'none') AS attribution, evidence.hex(t.leaf) AS leaf,
@@ -1093,7 +1101,7 @@ SELECT k.chain_id, evidence.hex(k.manager) AS manager, evidence.hex(k.account) A
 
 CREATE VIEW watch.session_root_transient AS
 SELECT h.chain_id, evidence.hex(h.manager) AS manager, evidence.hex(h.account) AS account, h.block_number::bigint AS block_number,
-       evidence.hex(b.hash) AS block_hash, to_timestamp(b.block_time) AS block_time, h.log_index, h.hint_index,
+       evidence.hex(b.hash) AS block_hash, evidence.moment(b.block_time) AS block_time, h.log_index, h.hint_index,
        evidence.hex(h.root) AS root, evidence.hex(o.root) AS final_root,
        CASE h.hint WHEN 'module' THEN 'event' ELSE h.hint END AS evidence,
        evidence.hex(h.transaction_hash) AS transaction_hash, evidence.hex(h.user_op_hash) AS user_op_hash,
@@ -1116,7 +1124,7 @@ SELECT h.chain_id, evidence.hex(h.manager) AS manager, evidence.hex(h.account) A
 
 CREATE VIEW watch.root_disagreement AS
 SELECT t.chain_id, evidence.hex(t.manager) AS manager, evidence.hex(t.account) AS account, t.block_number::bigint AS block_number,
-       to_timestamp(o.block_time) AS block_time, evidence.hex(o.root) AS state_root, t.contradicting_evidence AS evidence,
+       evidence.moment(o.block_time) AS block_time, evidence.hex(o.root) AS state_root, t.contradicting_evidence AS evidence,
        evidence.hex(t.contradicting_root) AS evidence_root, evidence.hex(t.transaction_hash) AS transaction_hash,
        coalesce(t.block_number <= c.finalized_number, false) AS is_final
   FROM chain.root_attribution AS t
@@ -1162,7 +1170,7 @@ SELECT a.chain_id, evidence.hex(a.account) AS account, created.factory, coalesce
 CREATE VIEW watch.account_event AS
 SELECT e.chain_id, evidence.hex(e.account) AS account, e.block_number::bigint AS block_number, e.log_index, e.event, e.args,
        evidence.hex(e.transaction_hash) AS transaction_hash, evidence.hex(e.user_op_hash) AS user_op_hash,
-       to_timestamp(b.block_time) AS block_time
+       evidence.moment(b.block_time) AS block_time
   FROM chain.account_event AS e
   LEFT JOIN chain.block AS b ON b.chain_id = e.chain_id AND b.block_number = e.block_number;
 
@@ -1171,7 +1179,7 @@ SELECT u.chain_id, evidence.hex(u.user_op_hash) AS user_op_hash, evidence.hex(u.
        evidence.hex(u.paymaster) AS paymaster, u.success, u.actual_gas_cost::numeric AS actual_gas_cost,
        u.actual_gas_used::numeric AS actual_gas_used, u.block_number::bigint AS block_number, u.log_index,
        evidence.hex(u.transaction_hash) AS transaction_hash, evidence.hex(u.entry_point) AS entry_point,
-       evidence.hex(d.validation_module) AS validation_module, d.calls, to_timestamp(b.block_time) AS block_time,
+       evidence.hex(d.validation_module) AS validation_module, d.calls, evidence.moment(b.block_time) AS block_time,
        evidence.hex(k.bundler) AS bundler, evidence.hex(k.called) AS bundle_called
   FROM chain.user_operation AS u
   LEFT JOIN chain.bundle AS k ON k.chain_id = u.chain_id AND k.block_number = u.block_number AND k.transaction_hash = u.transaction_hash
@@ -1205,7 +1213,7 @@ SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) A
                    ORDER BY o.block_number DESC LIMIT 1) IS DISTINCT FROM s.root THEN 'not_on_chain'
             WHEN x.valid_until <> 0 AND x.valid_until < c.indexed_time THEN 'expired'
             WHEN x.valid_after > c.indexed_time THEN 'not_yet_valid' ELSE 'active' END AS state,
-       used.use_count, used.first_block AS first_used_block, used.last_block AS last_used_block, to_timestamp(b.block_time) AS last_used_time,
+       used.use_count, used.first_block AS first_used_block, used.last_block AS last_used_block, evidence.moment(b.block_time) AS last_used_time,
        x.client_status
   FROM sessions.session_set AS s
   JOIN sessions.session AS x ON x.set_id = s.set_id
@@ -1219,7 +1227,7 @@ SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) A
 
 CREATE VIEW watch.session_use AS
 SELECT u.chain_id, evidence.hex(u.manager) AS manager, evidence.hex(u.account) AS account, evidence.hex(u.user_op_hash) AS user_op_hash,
-       evidence.hex(u.leaf) AS leaf, s.set_id, u.block_number::bigint AS block_number, to_timestamp(b.block_time) AS block_time,
+       evidence.hex(u.leaf) AS leaf, s.set_id, u.block_number::bigint AS block_number, evidence.moment(b.block_time) AS block_time,
        s.set_id IS NOT NULL AS known, evidence.hex(u.session_key) AS session_key,
        evidence.hex(u.session_validation_module) AS session_validation_module, u.valid_until, u.valid_after, p.success,
        evidence.hex(u.implied_root) AS implied_root,
@@ -1272,7 +1280,7 @@ SELECT t.chain_id, evidence.hex(u.account) AS account, evidence.hex(u.manager) A
        u.granted_token_id = t.token_id AS fits_token_id, evidence.hex(u.granted_contract) AS granted_contract,
        evidence.hex(u.granted_recipient) AS granted_recipient, u.granted_token_id::numeric AS granted_token_id,
        t.block_number::bigint AS block_number, t.log_index, t.batch_index, evidence.hex(t.transaction_hash) AS transaction_hash,
-       to_timestamp(b.block_time) AS block_time
+       evidence.moment(b.block_time) AS block_time
   FROM chain.session_use AS u
   JOIN chain.chain AS c ON c.chain_id = u.chain_id AND u.manager = ANY (c.managers)
   JOIN chain.erc1155_transfer AS t
@@ -1320,7 +1328,7 @@ CREATE VIEW watch.erc1155_transfer AS
 SELECT t.chain_id, evidence.hex(t.contract) AS contract, t.block_number::bigint AS block_number, t.log_index, t.batch_index,
        evidence.hex(t.operator) AS operator, evidence.hex(t.from_address) AS from_address, evidence.hex(t.to_address) AS to_address,
        t.token_id::numeric AS token_id, t.amount::numeric AS amount, evidence.hex(t.transaction_hash) AS transaction_hash,
-       evidence.hex(t.user_op_hash) AS user_op_hash, to_timestamp(b.block_time) AS block_time
+       evidence.hex(t.user_op_hash) AS user_op_hash, evidence.moment(b.block_time) AS block_time
   FROM chain.erc1155_transfer AS t
   LEFT JOIN chain.block AS b ON b.chain_id = t.chain_id AND b.block_number = t.block_number;
 
@@ -1334,7 +1342,7 @@ SELECT t.chain_id, t.contract, moved.owner, t.token_id, sum(moved.delta) AS delt
  GROUP BY t.chain_id, t.contract, moved.owner, t.token_id;
 
 -- Final transfers are folded; those above the marker are added here, so that a rewind undoes no arithmetic. What the tail
--- does not touch comes in the order of an index, for which its SELECT must not have a WHERE of its own.
+-- does not touch comes straight from an index, for which its SELECT must not have a WHERE of its own.
 CREATE VIEW watch.erc1155_balance AS
 SELECT g.chain_id, evidence.hex(g.contract) AS contract, evidence.hex(g.owner) AS owner, g.token_id::numeric AS token_id, g.balance,
        debt.complete
@@ -1367,14 +1375,14 @@ SELECT g.chain_id, evidence.hex(g.contract) AS contract, evidence.hex(g.owner) A
 CREATE VIEW watch.erc1155_approval AS
 SELECT p.chain_id, evidence.hex(p.contract) AS contract, p.block_number::bigint AS block_number, p.log_index,
        evidence.hex(p.account) AS account, evidence.hex(p.operator) AS operator, p.approved,
-       evidence.hex(p.transaction_hash) AS transaction_hash, to_timestamp(b.block_time) AS block_time
+       evidence.hex(p.transaction_hash) AS transaction_hash, evidence.moment(b.block_time) AS block_time
   FROM chain.erc1155_approval AS p
   LEFT JOIN chain.block AS b ON b.chain_id = p.chain_id AND b.block_number = p.block_number;
 
 CREATE VIEW watch.erc1155_uri AS
 SELECT u.chain_id, evidence.hex(u.contract) AS contract, u.block_number::bigint AS block_number, u.log_index,
        u.token_id::numeric AS token_id, u.value, evidence.hex(u.transaction_hash) AS transaction_hash,
-       to_timestamp(b.block_time) AS block_time
+       evidence.moment(b.block_time) AS block_time
   FROM chain.erc1155_uri AS u
   LEFT JOIN chain.block AS b ON b.chain_id = u.chain_id AND b.block_number = u.block_number;
 
@@ -1420,17 +1428,16 @@ SELECT u.chain_id, evidence.hex(u.address) AS address, u.block_number::bigint AS
 
 CREATE VIEW watch.unobserved AS
 SELECT u.chain_id, evidence.hex(u.manager) AS manager, lower(u.blocks) AS first_block, upper(u.blocks) - 1 AS last_block, u.reason,
-       u.recorded_at,
-       (SELECT count(DISTINCT h.account) FROM chain.named_root AS h
-         WHERE h.chain_id = u.chain_id AND h.manager = u.manager
-           AND h.block_number BETWEEN lower(u.blocks) AND upper(u.blocks) - 1)::integer AS hinted_accounts,
-       (SELECT count(*) FROM chain.named_root AS h
-         WHERE h.chain_id = u.chain_id AND h.manager = u.manager
-           AND h.block_number BETWEEN lower(u.blocks) AND upper(u.blocks) - 1)::integer AS hints
+       u.recorded_at, hinted.accounts AS hinted_accounts, hinted.hints
   FROM (SELECT n.chain_id, n.manager, min(n.reason) AS reason, min(n.recorded_at) AS recorded_at,
                unnest(range_agg(int8range(n.first_block, n.last_block + 1))) AS blocks
           FROM evidence.unobserved AS n
-         GROUP BY n.chain_id, n.manager) AS u;
+         GROUP BY n.chain_id, n.manager) AS u
+ -- Both counts of one query: to plan it takes longer than to run it.
+ CROSS JOIN LATERAL (
+      SELECT count(DISTINCT h.account)::integer AS accounts, count(*)::integer AS hints FROM chain.named_root AS h
+       WHERE h.chain_id = u.chain_id AND h.manager = u.manager
+         AND h.block_number BETWEEN lower(u.blocks) AND upper(u.blocks) - 1) AS hinted;
 
 CREATE VIEW watch.unobserved_hint AS
 SELECT DISTINCT h.chain_id, evidence.hex(h.manager) AS manager, evidence.hex(h.account) AS account, h.block_number::bigint AS block_number,
@@ -1485,6 +1492,8 @@ COMMENT ON DOMAIN evidence.block_number IS 'The number of a block, from 0.';
 COMMENT ON DOMAIN evidence.unix_seconds IS 'A time of the chain: seconds since 1970-01-01 UTC.';
 
 COMMENT ON FUNCTION evidence.hex(bytea) IS 'Bytes as lower-case 0x text; null stays null. Indexes stand on this expression.';
+COMMENT ON FUNCTION evidence.moment(bigint) IS
+    'Unix seconds as a time, at most the end of the year 9999, whatever a block claims; null stays null. Indexes stand on this expression.';
 COMMENT ON FUNCTION evidence.accept_backup() IS
     'What a restored back-up says of its version is compared with this database''s, whose row stays; refused where its tables would not fit.';
 COMMENT ON FUNCTION chain.is_covered(bigint, text, text, integer, bigint, bigint) IS
@@ -1915,3 +1924,4 @@ REVOKE EXECUTE ON FUNCTION evidence.accept_backup() FROM sessionwatch_writer;
 REVOKE EXECUTE ON FUNCTION chain.attach_partition(text, text, bigint, bigint) FROM sessionwatch_writer;
 -- A function inside a view runs with the rights of who asks; without this one no index on hex text would serve either.
 GRANT EXECUTE ON FUNCTION evidence.hex(bytea) TO sessionwatch_reader;
+GRANT EXECUTE ON FUNCTION evidence.moment(bigint) TO sessionwatch_reader;

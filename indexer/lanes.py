@@ -19,6 +19,7 @@ from indexer.core.settings import ChainSettings
 from indexer.core.types import Address
 from indexer.core.verdict_values import Settings as VerdictSettings
 from indexer.core.watchlist import WatchList
+from indexer.counting import keep_counted
 from indexer.errors import (
     DatabaseUnavailableError,
     FatalError,
@@ -36,7 +37,7 @@ from indexer.ingest import keep_stepping
 from indexer.log import get_logger
 from indexer.retention import Retention
 from indexer.settling import Settler
-from indexer.store import chain_row, sessions, sweep, verdicts
+from indexer.store import chain_row, sweep, verdicts
 from indexer.store.pool import Database
 from indexer.supervisor import Supervisor, attended
 from indexer.sweep import Sweeper
@@ -52,7 +53,6 @@ GIVE_UP_SECONDS = 60.0
 LOCK_WAIT_SECONDS = 10.0
 LOOK_AGAIN_SECONDS = 60.0
 """How often a manager without code is looked at again."""
-COUNT_SESSIONS_SECONDS = 30.0
 RETENTION_SECONDS = 3600.0
 WORKER_DEBT_BLOCKS = 5_000
 """More debt than this, over all passes, is paid in a process of its own."""
@@ -174,7 +174,8 @@ class ChainLanes:
                 group.create_task(self._look_again(node, without_code))
                 group.create_task(settler.run(), name=f"{settings.name}/traces")
                 group.create_task(retention.run(), name=f"{settings.name}/retention")
-                group.create_task(self._count_sessions(listener), name=f"{settings.name}/sessions")
+                counting = keep_counted(self.database, settings.chain_id, listener)
+                group.create_task(counting, name=f"{settings.name}/sessions")
 
     async def _look_at_chain(self, node: Node) -> tuple[set[Address], Contracts, int | None]:
         """Return what the node says before anything is written; wait for the schema's check.
@@ -189,20 +190,6 @@ class ChainLanes:
         without_code, may_log = await self._look_at_managers(node)
         contracts = Contracts(self.settings, may_log)
         return without_code, contracts, await self._start_block(node)
-
-    async def _count_sessions(self, listener: Telemetry) -> None:
-        """Keep the gauge of sessions; block time moves it, so it is counted, but not per scrape."""
-
-        async def step() -> bool:
-            listener.sessions_counted(
-                await sessions.count_sessions(self.database, self.settings.chain_id)
-            )
-            return False
-
-        async def rest() -> None:
-            await asyncio.sleep(COUNT_SESSIONS_SECONDS)
-
-        await keep_stepping("sessions", step, rest, listener)
 
     async def _wait_for(
         self, what: Literal["node", "database"], work: Callable[[], Awaitable[T]]

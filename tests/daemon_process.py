@@ -134,9 +134,9 @@ def _toml(value: object) -> str:
 # and with it its event loop.
 _TWEAKED = """
 import signal, sys, time
-from indexer import auditing, cli, daemon, history, ingest, lanes
+from indexer import auditing, cli, counting, daemon, history, ingest, lanes
 from indexer.store import pool
-modules = (lanes, history, daemon, auditing, ingest, pool)
+modules = (lanes, counting, history, daemon, auditing, ingest, pool)
 for setting in sys.argv.pop(1).split():
     name, value = setting.split("=")
     module = next(one for one in modules if hasattr(one, name))
@@ -157,9 +157,9 @@ async def running_daemon(
 ) -> AsyncIterator[Daemon]:
     """Run the daemon with this configuration; kill it at the end if it still runs.
 
-    `tweak` shortens waiting times by their names in daemon, lanes, history, auditing, ingest
-    or store.pool: "GIVE_UP_SECONDS=1". A worker does not know of them. `variables` are added to its
-    environment.
+    `tweak` shortens waiting times by their names in daemon, lanes, counting, history, auditing,
+    ingest or store.pool: "GIVE_UP_SECONDS=1". A worker does not know of them. `variables` are added
+    to its environment.
     """
     config_file = folder / f"{name}.toml"
     config_file.write_text(config)

@@ -9,7 +9,7 @@ import pytest
 
 from indexer.store import schema
 from indexer.store.chain_row import leadership
-from tests.daemon_process import command
+from tests.daemon_process import command, configuration
 from tests.fixtures_database import connected
 from tests.released_schemas import released
 from tests.schema_rows import CHAIN, make_chain
@@ -57,7 +57,7 @@ async def test_a_migration_waits_for_nobody_who_runs(old_url: str, tmp_path: Pat
 
 async def test_a_daemon_refuses_an_older_database(old_url: str, tmp_path: Path) -> None:
     """Exit 78 and the way out, which then works."""
-    config = f'[database]\nurl = "{old_url}"\n[chains.mumbai]\nrpc = ["http://127.0.0.1:1"]\n'
+    config = configuration(old_url, "http://127.0.0.1:1", chain="mumbai")
     code, said = await command(tmp_path, config, "run")
     assert code == 78
     assert "database schema is version 1, this program needs 2" in said

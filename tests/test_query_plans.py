@@ -16,6 +16,7 @@ from tests.bench.filled_database import Size, fill, sample_values
 from tests.fixtures_database import Connection, connected, temporary_database
 from tests.query_catalogue import Query, catalogue
 from tests.schema_rows import small_slices
+from tests.stored_reads import COUNTS, OF_ACCOUNT, OF_ALL, Read, recorded
 
 # A block a minute, so that the last hour is little of it.
 SIZE = Size(transfers=60_000, accounts=10_000, operations=20_000, block_seconds=60)
@@ -38,6 +39,7 @@ ASKED = [
 
 
 class Filled(NamedTuple):
+    url: str
     connection: Connection
     values: Mapping[str, Mapping[str, object]]
 
@@ -50,7 +52,7 @@ async def filled(postgres_url: str, template_database: str) -> AsyncIterator[Fil
         await fill(opened, SIZE)
         values = await sample_values(opened)
         await opened.execute("SET max_parallel_workers_per_gather = 0")
-        yield Filled(opened, values)
+        yield Filled(url, opened, values)
 
 
 def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -96,3 +98,37 @@ async def test_a_question_reads_what_it_answers_and_little_more(
     if of != "busiest":  # of whom there may be as much as a tenth of a small table
         assert not [n for n in scans if n["Node Type"] == "Seq Scan" and rows_read(n) > 1], shown
     assert sum(map(rows_read, scans)) <= LONG.get((query.name, of), MOST_ROWS[of]), shown
+
+
+READS = [
+    *((name, read, of) for name, read in OF_ACCOUNT.items() for of in ("typical", "busiest")),
+    *((name, read, "") for name, read in (OF_ALL | COUNTS).items()),
+]
+
+MOST_READ = {"typical": 500, "busiest": 25_000, "": 15_000}
+"""How many rows one statement may read, of some 300,000: the open verdicts are 10,000."""
+
+MOST_READ_BY = {
+    # The sets of this account's years, each of which looks through 900 observations.
+    ("explain", "busiest"): 100_000,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "of"), READS, ids=[f"{n} {o}".strip() for n, _, o in READS]
+)
+async def test_what_is_read_again_and_again_is_bounded(
+    filled: Filled, name: str, read: Read, of: str
+) -> None:
+    """Each statement of the page, of /status and of `explain`, with the values it had."""
+    async with recorded(filled.url) as (database, statements):
+        await read(database, filled.values[of or "typical"])
+    assert statements
+    for statement in statements:
+        explained = await filled.connection.fetchval(
+            f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement.sql}", *statement.values
+        )
+        plan = json.loads(explained)[0]["Plan"]
+        scans = [node for node in nodes(plan) if growing(node)]
+        shown = f"{statement.sql}\n{json.dumps(plan, indent=1)}"
+        assert sum(map(rows_read, scans)) <= MOST_READ_BY.get((name, of), MOST_READ[of]), shown

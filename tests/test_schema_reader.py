@@ -32,6 +32,7 @@ async def test_the_reader_has_no_right_but_to_read_the_views(applied_url: str) -
             *(f"SELECT {view}" for (view,) in views),
             "USAGE schema watch",
             "EXECUTE evidence.hex(bytea)",
+            "EXECUTE evidence.moment(bigint)",
             "CONNECT database",
         }
 

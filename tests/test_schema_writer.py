@@ -56,6 +56,7 @@ async def test_the_writer_has_exactly_its_rights(applied_url: str) -> None:
         "EXECUTE chain.rewind(bigint,bigint,bigint,bytea,boolean)",
         "EXECUTE chain.slice_blocks()",
         "EXECUTE evidence.hex(bytea)",
+        "EXECUTE evidence.moment(bigint)",
     }
     words = ("TRUNCATE", "REFERENCES", "TRIGGER", "CREATE", "TEMPORARY", "member", "owner", "is ")
     assert not [r for r in found if r.startswith(words) or " sequence " in r]

@@ -22,7 +22,7 @@ from tests.sim.node import SimNode
 from tests.systemd import systemd
 from tests.test_worker import arguments_and_environment, metric
 
-WATCHDOG_SECONDS = 5.0
+WATCHDOG_SECONDS = 3.0
 # As the interval is shorter here than in life, so is the longest pause after a failure.
 SHORT_PAUSES = "MAX_BACKOFF_SECONDS=0.5"
 BLOCKABLE = "STOP_SECONDS=8"

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import asyncpg
 
 from indexer.core.types import Address
-from indexer.errors import DatabaseUnavailableError
 from indexer.store.chain_row import Connection
 from indexer.store.pool import Database
 
@@ -25,9 +24,8 @@ MAX_MINTS = 25
 COUNTED = 1000
 """How far rows are counted; one more stands for any larger number."""
 
-_ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-# Per statement: what is this slow is given up, and the page does without it where it can.
-_LIMIT_TIME = "SET LOCAL statement_timeout = '500ms'"
+STATEMENT_SECONDS = 0.5
+"""What is slower is given up, and the page does without it where it can."""
 
 _CHAINS = "SELECT chain_id, chain, indexed_block FROM watch.progress ORDER BY chain_id"
 
@@ -175,16 +173,8 @@ async def read_account_page(
 
     Raises DatabaseUnavailableError, also when the database takes longer than a page is worth.
     """
-    async with database.transaction() as connection:
-        await connection.execute(_ONE_SNAPSHOT)
-        await connection.execute(_LIMIT_TIME)
-        try:
-            return await _read(connection, account, chain)
-        except asyncpg.QueryCanceledError as error:
-            raise DatabaseUnavailableError(
-                "the database took too long for this account",
-                remedy="look for long-running queries in pg_stat_activity",
-            ) from error
+    async with database.brief_snapshot(STATEMENT_SECONDS, "this account") as connection:
+        return await _read(connection, account, chain)
 
 
 async def _read(connection: Connection, account: Address, chain: str | None) -> AccountPage | None:

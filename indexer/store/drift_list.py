@@ -6,15 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import asyncpg
-
-from indexer.errors import DatabaseUnavailableError
 from indexer.store.pool import Database
 
 MAX_DRIFTS = 200
 
-_ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-_LIMIT_TIME = "SET LOCAL statement_timeout = '2s'"
+STATEMENT_SECONDS = 2.0
 
 _CHAINS = "SELECT chain_id, chain FROM watch.progress ORDER BY chain_id"
 
@@ -52,26 +48,15 @@ async def read_drift_list(
 
     Raises DatabaseUnavailableError, also when the database takes longer than a page is worth.
     """
-    async with database.transaction() as connection:
-        await connection.execute(_ONE_SNAPSHOT)
-        await connection.execute(_LIMIT_TIME)
-        try:
-            chains = await connection.fetch(_CHAINS)
-            chain_id = next((row["chain_id"] for row in chains if row["chain"] == chain), None)
-            if chain is not None and chain_id is None:
-                return None
-            return DriftList(
-                [dict(row) for row in chains],
-                [
-                    dict(row)
-                    for row in await connection.fetch(
-                        _DRIFTS, chain_id, cause, severity, MAX_DRIFTS
-                    )
-                ],
-                [dict(row) for row in await connection.fetch(_COUNTS, chain_id)],
-            )
-        except asyncpg.QueryCanceledError as error:
-            raise DatabaseUnavailableError(
-                "the database took more than 2 seconds for the list of drifts",
-                remedy="look for long-running queries in pg_stat_activity",
-            ) from error
+    async with database.brief_snapshot(STATEMENT_SECONDS, "the list of drifts") as connection:
+        chains = await connection.fetch(_CHAINS)
+        chain_id = next((row["chain_id"] for row in chains if row["chain"] == chain), None)
+        if chain is not None and chain_id is None:
+            return None
+        drifts = await connection.fetch(_DRIFTS, chain_id, cause, severity, MAX_DRIFTS)
+        counts = await connection.fetch(_COUNTS, chain_id)
+    return DriftList(
+        [dict(row) for row in chains],
+        [dict(row) for row in drifts],
+        [dict(row) for row in counts],
+    )

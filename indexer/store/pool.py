@@ -132,6 +132,27 @@ class Database:
             async with self._pool.acquire(timeout=30) as connection, connection.transaction():
                 yield connection  # type: ignore[misc]
 
+    @asynccontextmanager
+    async def brief_snapshot(
+        self, statement_seconds: float, what: str
+    ) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+        """One moment of the database, read only, for what is not worth a long statement.
+
+        Raises DatabaseUnavailableError for `what` when a statement takes longer.
+        """
+        async with self.transaction() as connection:
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            await connection.execute(
+                f"SET LOCAL statement_timeout = {int(statement_seconds * 1000)}"
+            )
+            try:
+                yield connection
+            except asyncpg.QueryCanceledError as error:
+                raise DatabaseUnavailableError(
+                    f"the database took more than {statement_seconds:g} seconds for {what}",
+                    remedy="look for long-running queries in pg_stat_activity",
+                ) from error
+
 
 # `role` is one of our own constants, never input. The setting lasts until the connection closes.
 _SET_ROLE = """

@@ -352,7 +352,27 @@ async def show_set(database: Database, set_id: int) -> tuple[SetRow, list[Sessio
 
 SESSION_STATES = ("active", "expired", "not_yet_valid", "not_on_chain")
 
-_COUNT_SESSIONS = "SELECT state, count(*) FROM watch.session WHERE chain_id = $1 GROUP BY state"
+# As watch.session tells it, by sets: the root of each account is looked up once, and sessions are
+# read only of the sets on chain.
+_COUNT_SESSIONS = """
+WITH stored AS MATERIALIZED (
+    SELECT s.set_id, s.session_count, now.root = s.root AS on_chain
+      FROM (SELECT DISTINCT manager, account FROM sessions.session_set WHERE chain_id = $1) AS k
+      LEFT JOIN LATERAL (
+           SELECT o.root FROM chain.canonical_root AS o
+            WHERE o.chain_id = $1 AND o.manager = k.manager AND o.account = k.account
+            ORDER BY o.block_number DESC LIMIT 1) AS now ON true
+      JOIN sessions.session_set AS s
+        ON s.chain_id = $1 AND s.manager = k.manager AND s.account = k.account)
+SELECT 'not_on_chain' AS state, coalesce(sum(session_count), 0)::bigint AS sessions
+  FROM stored WHERE on_chain IS NOT TRUE
+UNION ALL
+SELECT CASE WHEN x.valid_until <> 0 AND x.valid_until < c.indexed_time THEN 'expired'
+            WHEN x.valid_after > c.indexed_time THEN 'not_yet_valid' ELSE 'active' END, count(*)
+  FROM stored AS s JOIN sessions.session AS x USING (set_id)
+  LEFT JOIN chain.chain AS c ON c.chain_id = $1
+ WHERE s.on_chain
+ GROUP BY 1"""
 
 
 async def count_sessions(database: Database, chain_id: int) -> dict[str, int]:

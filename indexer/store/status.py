@@ -12,7 +12,6 @@ from indexer.core import estimate
 from indexer.core.debt import Span, intersect, merge, subtract
 from indexer.core.estimate import LaneProgress, Owed, RecentPace
 from indexer.core.passes import ACCOUNTS, Pass, hex_of
-from indexer.errors import DatabaseUnavailableError
 from indexer.store.pool import Database
 
 MAX_DRIFTS = 50
@@ -22,9 +21,8 @@ MAX_REORGS = 10
 
 VERDICTS = ("in_sync", "pending", "drifted", "unmanaged", "empty", "unknown")
 
-_ONE_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-# A status read must never hold the database up: better no answer than a late one.
-_LIMIT_TIME = "SET LOCAL statement_timeout = '4s'"
+STATEMENT_SECONDS = 4.0
+"""A status read must never hold the database up: better no answer than a late one."""
 
 # `::float8`: the pool's codec reads numeric as whole numbers, which a fraction does not fit.
 _PROGRESS = """
@@ -143,25 +141,17 @@ async def read_status(database: Database) -> dict[str, Any]:
     and what remains. Raises DatabaseUnavailableError, also when the database takes longer than a
     status is worth.
     """
-    async with database.transaction() as connection:
-        try:
-            await connection.execute(_ONE_SNAPSHOT)
-            await connection.execute(_LIMIT_TIME)
-            progress = await connection.fetch(_PROGRESS)
-            verdicts = await connection.fetch(_VERDICTS)
-            severities = await connection.fetch(_SEVERITIES)
-            coverage = await connection.fetch(_COVERAGE)
-            debt = await connection.fetch(_DEBT)
-            lost = await connection.fetch(_LOST)
-            pace = await connection.fetch(_PACE)
-            drifts = await connection.fetch(_DRIFTS, MAX_DRIFTS)
-            reorgs = await connection.fetch(_REORGS, MAX_REORGS)
-            findings = {row[0]: row[1] for row in await connection.fetch(_FINDINGS)}
-        except asyncpg.QueryCanceledError as error:
-            raise DatabaseUnavailableError(
-                "the database took more than 4 seconds for the status",
-                remedy="look for long-running queries in pg_stat_activity",
-            ) from error
+    async with database.brief_snapshot(STATEMENT_SECONDS, "the status") as connection:
+        progress = await connection.fetch(_PROGRESS)
+        verdicts = await connection.fetch(_VERDICTS)
+        severities = await connection.fetch(_SEVERITIES)
+        coverage = await connection.fetch(_COVERAGE)
+        debt = await connection.fetch(_DEBT)
+        lost = await connection.fetch(_LOST)
+        pace = await connection.fetch(_PACE)
+        drifts = await connection.fetch(_DRIFTS, MAX_DRIFTS)
+        reorgs = await connection.fetch(_REORGS, MAX_REORGS)
+        findings = {row[0]: row[1] for row in await connection.fetch(_FINDINGS)}
     return {
         "chains": [
             _chain_status(

@@ -58,8 +58,8 @@ def unpacked(package: str, say: Callable[[str], None] = _silent) -> Path:
         try:
             say(f"downloading the Debian package {package}")
             archive = _downloaded(package, work)
-            _run("dpkg-deb", "-x", str(archive), str(work / "unpacked"), folder=work)
-            version = _run("dpkg-deb", "-f", str(archive), "Version", folder=work)
+            run("dpkg-deb", "-x", str(archive), str(work / "unpacked"), folder=work)
+            version = run("dpkg-deb", "-f", str(archive), "Version", folder=work)
             return (work / "unpacked").rename(cache / f"{package}_{version.strip()}")
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -73,19 +73,20 @@ def _present(cache: Path, package: str) -> Path | None:
 
 def _downloaded(package: str, folder: Path) -> Path:
     try:
-        _run("apt-get", "download", package, folder=folder)
+        run("apt-get", "download", package, folder=folder)
     except subprocess.CalledProcessError:
         # No index yet, or one that names a version which is gone.
-        _run("apt-get", "update", folder=folder)
-        _run("apt-get", "download", package, folder=folder)
+        run("apt-get", "update", folder=folder)
+        run("apt-get", "download", package, folder=folder)
     (archive,) = folder.glob("*.deb")
     return archive
 
 
-def _run(*command: str, folder: Path) -> str:
+def run(*command: str, folder: Path, seconds: float = _APT_SECONDS) -> str:
+    """Run a command to its end, and return what it said; an error carries its complaint."""
     try:
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=True, timeout=_APT_SECONDS
+            command, cwd=folder, capture_output=True, text=True, check=True, timeout=seconds
         )
     except subprocess.CalledProcessError as error:
         error.add_note(error.stderr)

@@ -59,12 +59,8 @@ def image(suite: str, say: Callable[[str], None] = lambda _text: None) -> Path:
             builder = debian.unpacked("mmdebstrap", say) / "usr" / "bin" / "mmdebstrap"
             part = target.with_suffix(".part.tar")
             options = ["--variant=minbase", "--include=systemd,systemd-sysv,dbus"]
-            subprocess.run(
-                [builder, *options, suite, part],
-                check=True,
-                capture_output=True,
-                timeout=_BUILD_SECONDS,
-            )
+            command = (str(builder), *options, suite, str(part))
+            debian.run(*command, folder=cache, seconds=_BUILD_SECONDS)
             part.rename(target)
     return target
 

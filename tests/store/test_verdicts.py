@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -427,7 +427,7 @@ async def test_no_confirmed_head_ends_no_grace(database, filling):
 
 
 async def test_a_block_time_of_any_size_is_stored(database, filling):
-    """A node's nonsense for a time does not stop the step."""
+    """A node's nonsense for a time stops neither the step nor who reads of it."""
     await store(database, A)
     async with database.transaction() as connection:
         await connection.execute(
@@ -439,7 +439,9 @@ async def test_a_block_time_of_any_size_is_stored(database, filling):
             connection, chain_id=CHAIN_ID, confirmed_at=at(0), settings=SETTINGS,
             touched=[(100, 2**62, [KEY])],
         )  # fmt: skip
+        shown = await connection.fetchval("SELECT block_time FROM watch.session_root")
     assert [row[0] for row in await rows(database)] == ["in_sync"]
+    assert shown == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), "views can still be read"
 
 
 async def test_open_verdicts_are_counted_alike(database, filling):

@@ -95,10 +95,14 @@ async def chromium(profile: Path) -> AsyncIterator[Tab]:
             async with client.get(f"http://127.0.0.1:{port}/json/list") as answer:
                 tabs = [one for one in await answer.json() if one["type"] == "page"]
             async with client.ws_connect(tabs[0]["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                yield Tab(socket)
+                tab = Tab(socket)
+                yield tab
+                await tab.call("Browser.close")
+        await asyncio.wait_for(process.communicate(), 10)
     finally:
-        process.kill()
-        await process.communicate()
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
 
 
 async def _port(process: asyncio.subprocess.Process) -> int:

@@ -13,9 +13,31 @@ from indexer import errors
 from indexer.core.config_values import CHAIN_KEYS, TABLES
 from indexer.core.verdict_values import Cause, Verdict, VerdictWarning
 from indexer.metrics import REGISTRY
+from tests.deploy.runbook import anchor
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 QUERIES = re.findall(r"^```sql\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+HEADINGS = re.findall(r"^##(#*) (.+)$", README, re.MULTILINE)
+
+
+def test_the_contents_list_each_heading_in_order():
+    """Those of the second and third level, as the text has them."""
+    contents = README.split("\n## ")[0].split("\n- ", 1)[1]
+    listed = re.findall(r"\[([^]]+)\]\(#([^)]+)\)", contents)
+    assert listed == [(name, anchor(name)) for level, name in HEADINGS if level in ("", "#")]
+
+
+def test_each_link_leads_somewhere():
+    """To a heading that no other shares its anchor with, or to a file."""
+    anchors = [anchor(name) for _, name in HEADINGS]
+    assert len(anchors) == len(set(anchors)) > 20
+    for link in re.findall(r"\]\(([^)]+)\)", README):
+        if link.startswith("#"):
+            assert link[1:] in anchors, link
+        else:
+            assert (ROOT / link).is_file(), link
 
 
 def test_the_readme_shows_queries():

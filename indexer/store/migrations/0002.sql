@@ -202,15 +202,25 @@ REVOKE EXECUTE ON FUNCTION evidence.accept_backup() FROM PUBLIC;
 ---------------------------------------------------------------------------------------------------
 -- Questions people ask, answered from indexes.
 
-CREATE INDEX block_time ON chain.block (to_timestamp(block_time));
+-- Not least(), which makes a time of null and keeps conditions on it above outer joins.
+CREATE FUNCTION evidence.moment(bigint) RETURNS timestamptz
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN to_timestamp(int8smaller($1, 253402300799));
+COMMENT ON FUNCTION evidence.moment(bigint) IS
+    'Unix seconds as a time, at most the end of the year 9999, whatever a block claims; null stays null. Indexes stand on this expression.';
+REVOKE EXECUTE ON FUNCTION evidence.moment(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION evidence.moment(bigint) TO sessionwatch_writer, sessionwatch_reader;
+CREATE INDEX block_time ON chain.block USING brin (evidence.moment(block_time) timestamptz_minmax_multi_ops)
+    WITH (pages_per_range = 16, autosummarize = on);
 CREATE INDEX user_operation_transaction_hex ON chain.user_operation USING hash (evidence.hex(transaction_hash));
 CREATE INDEX session_use_key_hex ON chain.session_use (evidence.hex(session_key), block_number);
 CREATE INDEX erc1155_transfer_transaction_hex ON chain.erc1155_transfer USING hash (evidence.hex(transaction_hash));
 DROP INDEX chain.erc1155_balance_contract_hex;
-CREATE INDEX erc1155_balance_contract_hex ON chain.erc1155_balance (evidence.hex(contract), token_id, balance);
+CREATE INDEX erc1155_balance_contract_hex ON chain.erc1155_balance (evidence.hex(contract), token_id);
 CREATE INDEX reorg_detected ON chain.reorg (detected_at);
 CREATE INDEX verdict_drifted_since ON chain.verdict (since_time) WHERE closed_block IS NULL AND verdict = 'drifted';
 CREATE INDEX verdict_ever_drifted_since ON chain.verdict (since_time) WHERE verdict = 'drifted';
+CREATE INDEX verdict_drift_ended ON chain.verdict (closed_time) WHERE verdict = 'drifted';
 CREATE INDEX audit_finding_found ON chain.audit_finding (found_at);
 DROP INDEX sessions.session_set_account;
 CREATE INDEX session_set_account ON sessions.session_set (chain_id, account, evidence.hex(call_hash));
@@ -264,7 +274,7 @@ SELECT t.chain_id, t.block_number, t.manager, t.account, t.evidence,
 
 CREATE OR REPLACE VIEW watch.session_root AS
 SELECT r.chain_id, evidence.hex(r.manager) AS manager, evidence.hex(r.account) AS account, r.block_number::bigint AS block_number,
-       evidence.hex(r.block_hash) AS block_hash, to_timestamp(r.block_time) AS block_time, evidence.hex(r.root) AS root,
+       evidence.hex(r.block_hash) AS block_hash, evidence.moment(r.block_time) AS block_time, evidence.hex(r.root) AS root,
        evidence.hex(r.previous_root) AS previous_root, evidence.hex(t.transaction_hash) AS transaction_hash,
        evidence.hex(t.user_op_hash) AS user_op_hash, coalesce(t.evidence, 'state') AS evidence,
        coalesce(t.attribution, 'none') AS attribution, evidence.hex(t.leaf) AS leaf,
@@ -331,7 +341,7 @@ SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) A
                    ORDER BY o.block_number DESC LIMIT 1) IS DISTINCT FROM s.root THEN 'not_on_chain'
             WHEN x.valid_until <> 0 AND x.valid_until < c.indexed_time THEN 'expired'
             WHEN x.valid_after > c.indexed_time THEN 'not_yet_valid' ELSE 'active' END AS state,
-       used.use_count, used.first_block AS first_used_block, used.last_block AS last_used_block, to_timestamp(b.block_time) AS last_used_time,
+       used.use_count, used.first_block AS first_used_block, used.last_block AS last_used_block, evidence.moment(b.block_time) AS last_used_time,
        x.client_status
   FROM sessions.session_set AS s
   JOIN sessions.session AS x ON x.set_id = s.set_id
@@ -345,7 +355,7 @@ SELECT s.chain_id, evidence.hex(s.manager) AS manager, evidence.hex(s.account) A
 
 CREATE OR REPLACE VIEW watch.session_use AS
 SELECT u.chain_id, evidence.hex(u.manager) AS manager, evidence.hex(u.account) AS account, evidence.hex(u.user_op_hash) AS user_op_hash,
-       evidence.hex(u.leaf) AS leaf, s.set_id, u.block_number::bigint AS block_number, to_timestamp(b.block_time) AS block_time,
+       evidence.hex(u.leaf) AS leaf, s.set_id, u.block_number::bigint AS block_number, evidence.moment(b.block_time) AS block_time,
        s.set_id IS NOT NULL AS known, evidence.hex(u.session_key) AS session_key,
        evidence.hex(u.session_validation_module) AS session_validation_module, u.valid_until, u.valid_after, p.success,
        evidence.hex(u.implied_root) AS implied_root,
@@ -395,7 +405,7 @@ SELECT t.chain_id, evidence.hex(u.account) AS account, evidence.hex(u.manager) A
        u.granted_token_id = t.token_id AS fits_token_id, evidence.hex(u.granted_contract) AS granted_contract,
        evidence.hex(u.granted_recipient) AS granted_recipient, u.granted_token_id::numeric AS granted_token_id,
        t.block_number::bigint AS block_number, t.log_index, t.batch_index, evidence.hex(t.transaction_hash) AS transaction_hash,
-       to_timestamp(b.block_time) AS block_time
+       evidence.moment(b.block_time) AS block_time
   FROM chain.session_use AS u
   JOIN chain.chain AS c ON c.chain_id = u.chain_id AND u.manager = ANY (c.managers)
   JOIN chain.erc1155_transfer AS t
@@ -466,8 +476,103 @@ SELECT g.chain_id, evidence.hex(g.contract) AS contract, evidence.hex(g.owner) A
    AND (g.is_unfolded OR (g.chain_id, g.contract, g.owner, g.token_id) NOT IN (
            SELECT u.chain_id, u.contract, u.owner, u.token_id FROM chain.unfolded AS u));
 
+CREATE OR REPLACE VIEW watch.unobserved AS
+SELECT u.chain_id, evidence.hex(u.manager) AS manager, lower(u.blocks) AS first_block, upper(u.blocks) - 1 AS last_block, u.reason,
+       u.recorded_at, hinted.accounts AS hinted_accounts, hinted.hints
+  FROM (SELECT n.chain_id, n.manager, min(n.reason) AS reason, min(n.recorded_at) AS recorded_at,
+               unnest(range_agg(int8range(n.first_block, n.last_block + 1))) AS blocks
+          FROM evidence.unobserved AS n
+         GROUP BY n.chain_id, n.manager) AS u
+ -- Both counts of one query: to plan it takes longer than to run it.
+ CROSS JOIN LATERAL (
+      SELECT count(DISTINCT h.account)::integer AS accounts, count(*)::integer AS hints FROM chain.named_root AS h
+       WHERE h.chain_id = u.chain_id AND h.manager = u.manager
+         AND h.block_number BETWEEN lower(u.blocks) AND upper(u.blocks) - 1) AS hinted;
+
 CREATE STATISTICS chain.verdict_account_hex ON (evidence.hex(account)) FROM chain.verdict;
 COMMENT ON STATISTICS chain.verdict_account_hex IS 'How many verdicts an account has, by its hex text.';
+
+CREATE OR REPLACE VIEW watch.session_root_transient AS
+SELECT h.chain_id, evidence.hex(h.manager) AS manager, evidence.hex(h.account) AS account, h.block_number::bigint AS block_number,
+       evidence.hex(b.hash) AS block_hash, evidence.moment(b.block_time) AS block_time, h.log_index, h.hint_index,
+       evidence.hex(h.root) AS root, evidence.hex(o.root) AS final_root,
+       CASE h.hint WHEN 'module' THEN 'event' ELSE h.hint END AS evidence,
+       evidence.hex(h.transaction_hash) AS transaction_hash, evidence.hex(h.user_op_hash) AS user_op_hash,
+       coalesce(h.block_number <= c.finalized_number, false) AS is_final
+  FROM chain.named_root AS h
+  JOIN chain.chain AS c ON c.chain_id = h.chain_id
+  JOIN chain.block AS b ON b.chain_id = h.chain_id AND b.block_number = h.block_number
+  JOIN LATERAL (
+      SELECT o.block_number, o.root FROM chain.canonical_root AS o
+       WHERE o.chain_id = h.chain_id AND o.manager = h.manager AND o.account = h.account AND o.block_number <= h.block_number
+       ORDER BY o.block_number DESC LIMIT 1) AS o ON true
+ WHERE h.hint <> 'signature' AND h.root <> o.root
+   -- A call of an address without code succeeds, and sets nothing.
+   AND EXISTS (SELECT FROM evidence.root_observation AS w WHERE w.chain_id = h.chain_id AND w.manager = h.manager
+                  AND w.root <> '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea)
+   -- A root that was not read at that block proves nothing about it.
+   AND (o.block_number = h.block_number OR EXISTS (
+           SELECT FROM chain.root_attribution AS t
+            WHERE t.chain_id = h.chain_id AND t.block_number = h.block_number AND t.manager = h.manager AND t.account = h.account));
+
+CREATE OR REPLACE VIEW watch.root_disagreement AS
+SELECT t.chain_id, evidence.hex(t.manager) AS manager, evidence.hex(t.account) AS account, t.block_number::bigint AS block_number,
+       evidence.moment(o.block_time) AS block_time, evidence.hex(o.root) AS state_root, t.contradicting_evidence AS evidence,
+       evidence.hex(t.contradicting_root) AS evidence_root, evidence.hex(t.transaction_hash) AS transaction_hash,
+       coalesce(t.block_number <= c.finalized_number, false) AS is_final
+  FROM chain.root_attribution AS t
+  JOIN chain.chain AS c ON c.chain_id = t.chain_id
+  JOIN chain.canonical_root AS o
+    ON o.chain_id = t.chain_id AND o.manager = t.manager AND o.account = t.account AND o.block_number = t.block_number
+ WHERE t.contradicting_root IS NOT NULL
+   -- A call of an address without code succeeds, and sets nothing.
+   AND EXISTS (SELECT FROM evidence.root_observation AS w WHERE w.chain_id = t.chain_id AND w.manager = t.manager
+                  AND w.root <> '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea)
+   -- A tainted account's root may change beside its operations; an event of the manager tells of that, too.
+   AND (t.contradicting_evidence = 'event' OR NOT EXISTS (
+           SELECT FROM chain.canonical_slots AS s
+            WHERE s.chain_id = t.chain_id AND s.account = t.account AND s.block_number <= t.block_number AND s.tainted));
+
+CREATE OR REPLACE VIEW watch.account_event AS
+SELECT e.chain_id, evidence.hex(e.account) AS account, e.block_number::bigint AS block_number, e.log_index, e.event, e.args,
+       evidence.hex(e.transaction_hash) AS transaction_hash, evidence.hex(e.user_op_hash) AS user_op_hash,
+       evidence.moment(b.block_time) AS block_time
+  FROM chain.account_event AS e
+  LEFT JOIN chain.block AS b ON b.chain_id = e.chain_id AND b.block_number = e.block_number;
+
+CREATE OR REPLACE VIEW watch.user_operation AS
+SELECT u.chain_id, evidence.hex(u.user_op_hash) AS user_op_hash, evidence.hex(u.sender) AS sender, u.nonce::numeric AS nonce,
+       evidence.hex(u.paymaster) AS paymaster, u.success, u.actual_gas_cost::numeric AS actual_gas_cost,
+       u.actual_gas_used::numeric AS actual_gas_used, u.block_number::bigint AS block_number, u.log_index,
+       evidence.hex(u.transaction_hash) AS transaction_hash, evidence.hex(u.entry_point) AS entry_point,
+       evidence.hex(d.validation_module) AS validation_module, d.calls, evidence.moment(b.block_time) AS block_time,
+       evidence.hex(k.bundler) AS bundler, evidence.hex(k.called) AS bundle_called
+  FROM chain.user_operation AS u
+  LEFT JOIN chain.bundle AS k ON k.chain_id = u.chain_id AND k.block_number = u.block_number AND k.transaction_hash = u.transaction_hash
+  LEFT JOIN chain.user_operation_body AS d ON d.chain_id = u.chain_id AND d.block_number = u.block_number AND d.log_index = u.log_index
+  LEFT JOIN chain.block AS b ON b.chain_id = u.chain_id AND b.block_number = u.block_number;
+
+CREATE OR REPLACE VIEW watch.erc1155_transfer AS
+SELECT t.chain_id, evidence.hex(t.contract) AS contract, t.block_number::bigint AS block_number, t.log_index, t.batch_index,
+       evidence.hex(t.operator) AS operator, evidence.hex(t.from_address) AS from_address, evidence.hex(t.to_address) AS to_address,
+       t.token_id::numeric AS token_id, t.amount::numeric AS amount, evidence.hex(t.transaction_hash) AS transaction_hash,
+       evidence.hex(t.user_op_hash) AS user_op_hash, evidence.moment(b.block_time) AS block_time
+  FROM chain.erc1155_transfer AS t
+  LEFT JOIN chain.block AS b ON b.chain_id = t.chain_id AND b.block_number = t.block_number;
+
+CREATE OR REPLACE VIEW watch.erc1155_approval AS
+SELECT p.chain_id, evidence.hex(p.contract) AS contract, p.block_number::bigint AS block_number, p.log_index,
+       evidence.hex(p.account) AS account, evidence.hex(p.operator) AS operator, p.approved,
+       evidence.hex(p.transaction_hash) AS transaction_hash, evidence.moment(b.block_time) AS block_time
+  FROM chain.erc1155_approval AS p
+  LEFT JOIN chain.block AS b ON b.chain_id = p.chain_id AND b.block_number = p.block_number;
+
+CREATE OR REPLACE VIEW watch.erc1155_uri AS
+SELECT u.chain_id, evidence.hex(u.contract) AS contract, u.block_number::bigint AS block_number, u.log_index,
+       u.token_id::numeric AS token_id, u.value, evidence.hex(u.transaction_hash) AS transaction_hash,
+       evidence.moment(b.block_time) AS block_time
+  FROM chain.erc1155_uri AS u
+  LEFT JOIN chain.block AS b ON b.chain_id = u.chain_id AND b.block_number = u.block_number;
 
 GRANT SELECT ON chain.unfolded TO sessionwatch_writer;
 COMMENT ON VIEW chain.unfolded IS 'What transfers above the finalized block add to the balances in chain.erc1155_balance.';
