@@ -5,6 +5,10 @@
 # is printed and not done. What is there already is left alone, so it can be run again at any time.
 set -Eeuo pipefail
 umask 022
+# The caller's environment must not lead elsewhere: PGHOST to the database of another machine,
+# PATH and CDPATH into other folders, PYTHONPATH into other modules.
+unset CDPATH "${!PG@}" "${!PYTHON@}"
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
 readonly PREFIX=/opt/sessionwatch
 readonly CURRENT=$PREFIX/current

@@ -160,6 +160,7 @@ web/    4 SIDE: what the daemon shows over HTTP; nothing here writes
     hosts.py            which Host header a request may carry
     question.py         what the page's query string asks for
     bounded.py          how many pages are read at once, and in a second
+    door.py             how many connections are held, and for how long
     server.py           /metrics, /livez, /readyz, /status, and the page
     style.py            how the page looks, and the policy that allows it alone
     markup.py           pieces of HTML, each value escaped

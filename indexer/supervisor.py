@@ -104,7 +104,9 @@ class Supervisor:
     def show(self, status: str) -> None:
         """Tell people in one line how things are, if that has changed."""
         self._say_ready()
-        text = " ".join(scrub(status).split())
+        # A node's own words may hold what systemd, or UTF-8, has no place for.
+        shown = (letter if letter.isprintable() else " " for letter in scrub(status))
+        text = " ".join("".join(shown).split())
         if len(text) > MAX_STATUS_CHARACTERS:
             text = text[: MAX_STATUS_CHARACTERS - 1] + "…"
         if text != self._status and self._say(f"STATUS={text}"):

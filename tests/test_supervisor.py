@@ -168,6 +168,16 @@ def test_the_status_is_one_short_line_without_secrets(address: str, listen: List
     assert listening.heard() == ["STOPPING=1"]
 
 
+@pytest.mark.parametrize("hostile", ["\0", "\ud800", "\x1b", "\x85", "\u2028", "\u202e"])
+def test_a_status_with_what_has_no_place_in_it_is_still_said(
+    listen: Listen, address: str, hostile: str
+) -> None:
+    """Systemd drops a message that holds NUL, and half a character cannot even be sent."""
+    listening = listen(address)
+    listening.supervisor.show(f"ended: the node says {hostile}READY=1")
+    assert listening.heard() == ["STATUS=ended: the node says READY=1"]
+
+
 def test_a_lost_message_fails_nothing(
     address: str, listen: Listen, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ from indexer.store.pool import Database
 from indexer.store.status import read_status
 from indexer.web.account_page import render_account, render_problem
 from indexer.web.bounded import BoundedReads
+from indexer.web.door import Door
 from indexer.web.drift_page import render_drifts
 from indexer.web.health import Health
 from indexer.web.hosts import HostRule
@@ -82,8 +83,10 @@ async def serve(
     leaves to the system. Raises ConfigurationError if the address cannot be listened on.
     """
     site = _Site(health, database, now)
+    door = Door(now)
     app = web.Application(
-        middlewares=[_only_reads, _only_our_names(HostRule(host, hosts))], client_max_size=1024
+        middlewares=[door.note, _only_reads, _only_our_names(HostRule(host, hosts))],
+        client_max_size=1024,
     )
     app.on_response_prepare.append(_add_headers)
     app.add_routes(
@@ -109,15 +112,27 @@ async def serve(
     )
     try:
         await runner.setup()
+        assert runner.server is not None
+        listener = await _listen(door.leads_to(runner.server), host, port)
         try:
-            await web.TCPSite(runner, host, port).start()
-        except (OSError, OverflowError) as error:
-            raise _cannot_listen(host, port, error) from error
-        if on_listening is not None:
-            on_listening(runner.addresses[0][1])
-        await asyncio.Event().wait()
+            if on_listening is not None:
+                on_listening(listener.sockets[0].getsockname()[1])
+            await door.watch(runner.server)
+        finally:
+            listener.close()
     finally:
         await runner.cleanup()
+
+
+async def _listen(
+    protocol: Callable[[], asyncio.BaseProtocol], host: str, port: int
+) -> asyncio.Server:
+    try:
+        return await asyncio.get_running_loop().create_server(
+            protocol, host, port, backlog=128, reuse_address=True
+        )
+    except (OSError, OverflowError) as error:
+        raise _cannot_listen(host, port, error) from error
 
 
 def _is_our_fault(record: logging.LogRecord) -> bool:

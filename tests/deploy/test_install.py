@@ -68,6 +68,30 @@ def test_wrong_usage_is_one_clear_sentence(arguments, wrong):
     assert remedy.startswith("remedy: ")
 
 
+def test_the_callers_environment_does_not_lead_elsewhere(tmp_path):
+    """Not to another machine's database, nor to programs, folders or modules of somebody else."""
+    hostile = {
+        "PGHOST": "elsewhere.example",
+        "PGSERVICE": "production",
+        "PYTHONPATH": str(tmp_path),
+        "CDPATH": str(tmp_path),
+        "PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin",
+    }
+    answer = subprocess.run(
+        ["/bin/bash", "-c", 'trap env EXIT; . "$0" --help', SCRIPT],
+        env=hostile | {"PIP_INDEX_URL": "https://mirror.example"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "PIP_INDEX_URL=https://mirror.example" in answer.stdout
+    assert "elsewhere.example" not in answer.stdout
+    assert "production" not in answer.stdout
+    assert str(tmp_path) not in answer.stdout
+
+
 def pinned(lock: str) -> dict[str, str]:
     """Package to version, of a lock file each of whose pins has at least one hash."""
     found = {}
