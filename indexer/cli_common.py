@@ -90,7 +90,7 @@ def read_settings(
 
     The verbs that answer and end keep the daemon's daily news (info) to themselves.
     """
-    from indexer.config import colours_wanted, load_settings  # noqa: PLC0415 - not for --help
+    from indexer.config import colours_wanted, journal_reads, load_settings  # noqa: PLC0415 - not for --help
     from indexer.log import configure_logging  # noqa: PLC0415
 
     settings = load_settings(
@@ -100,6 +100,7 @@ def read_settings(
         json={"json": True, "text": False}.get(settings.log.format),
         level="warning" if settings.log.level == "info" and not daemon else settings.log.level,
         colours=colours_wanted(),
+        journal=journal_reads(),
         secrets=settings.secrets(),
     )
     return settings

@@ -212,6 +212,16 @@ def colours_wanted(environ: Mapping[str, str] | None = None) -> bool:
     return not env.get("NO_COLOR")
 
 
+def journal_reads(environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether our stderr is systemd's journal: $JOURNAL_STREAM is its device and inode."""
+    env = os.environ if environ is None else environ  # noqa: TID251 - the one place
+    try:
+        stream = os.fstat(2)
+    except OSError:  # closed
+        return False
+    return env.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"
+
+
 def secret_texts(urls: Sequence[str]) -> tuple[str, ...]:
     """Return the URLs and those parts of them that may be keys: user, password, path, query.
 

@@ -142,6 +142,11 @@ def _known(path: KeyPath) -> bool:
     return len(path) == 2 and path[1] in TABLES.get(path[0], {})
 
 
+def _is_ours(name: str) -> bool:
+    """Whether a credential is meant for us; other files may lie beside, but not in our folder."""
+    return "__" in name or name.startswith(_CREDENTIAL_PREFIX)
+
+
 def read_credentials(
     env: Mapping[str, str], given: dict[KeyPath, Given], mistakes: Mistakes
 ) -> None:
@@ -153,7 +158,7 @@ def read_credentials(
     if not folder:
         return
     try:
-        files = sorted(file for file in Path(folder).iterdir() if "__" in file.name)
+        files = sorted(file for file in Path(folder).iterdir() if _is_ours(file.name))
     except OSError as error:
         mistakes.lines.append(f"{folder}: $CREDENTIALS_DIRECTORY cannot be read: {error.strerror}")
         return

@@ -1,7 +1,8 @@
 """Logging: what happened, as `noun_verbed` events with values as fields, and never a secret.
 
 One line per event on stderr: JSON when it is not a terminal, coloured text when it is. Whatever is
-logged (by us, by a library, or as a traceback) passes the same scrubber.
+logged (by us, by a library, or as a traceback) passes the same scrubber. For systemd's journal each
+line begins with its priority, as `<4>`, which the journal takes off (sd-daemon(3)).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class LogSetup:
     level: str
     secrets: tuple[str, ...] = field(repr=False)
     colours: bool = True
+    journal: bool = False
 
 
 _setup = LogSetup(json=True, level="info", secrets=())
@@ -92,6 +94,20 @@ def _scrubbed(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
     return event_dict
 
 
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+
+def _with_priority(renderer: Processor) -> Processor:
+    """Let the journal know how urgent a line is: `journalctl --priority=warning` goes by it."""
+
+    def render(logger: WrappedLogger, name: str, event_dict: EventDict) -> str:
+        priority = _PRIORITIES.get(str(event_dict.get("level")), 6)
+        text = str(renderer(logger, name, event_dict))
+        return "\n".join(f"<{priority}>{line}" for line in text.split("\n"))
+
+    return render
+
+
 def configure_logging(
     json: bool | None = None,
     level: str = "info",
@@ -99,17 +115,19 @@ def configure_logging(
     secrets: Sequence[str] = (),
     stream: TextIO | None = None,
     colours: bool = True,
+    journal: bool = False,
 ) -> None:
     """Send every event to `stream` (stderr), as JSON if `json`, or if None and no terminal reads.
 
-    `secrets` are texts that must never appear, such as the URLs of the configuration. May be
-    called again: once before the configuration is read, once after.
+    `secrets` are texts that must never appear, such as the URLs of the configuration. `journal`:
+    the stream is systemd's journal, and is told each priority. May be called again: once before the
+    configuration is read, once after.
     """
     global _secrets, _setup  # noqa: PLW0603 - one process, one set of secrets
     _secrets = tuple(sorted((s for s in secrets if len(s) >= 6), key=len, reverse=True))
     out = stream if stream is not None else sys.stderr
     as_json = not out.isatty() if json is None else json
-    _setup = LogSetup(as_json, level, tuple(secrets), colours)
+    _setup = LogSetup(as_json, level, tuple(secrets), colours, journal)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -129,6 +147,8 @@ def configure_logging(
             exception_formatter=structlog.dev.plain_traceback,
         )
     )
+    if journal:
+        renderer = _with_priority(renderer)
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*shared, renderer],

@@ -295,7 +295,11 @@ def main() -> int:
         line += byte
     job = msgspec.json.decode(line, type=Job)
     configure_logging(
-        json=job.log.json, level=job.log.level, secrets=job.log.secrets, colours=job.log.colours
+        json=job.log.json,
+        level=job.log.level,
+        secrets=job.log.secrets,
+        colours=job.log.colours,
+        journal=job.log.journal,
     )
     with contextlib.suppress(OSError):
         os.nice(NICENESS)

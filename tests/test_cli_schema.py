@@ -64,3 +64,25 @@ async def test_a_daemon_refuses_an_older_database(old_url: str, tmp_path: Path) 
     assert "stop the daemon, then: sessionwatch schema apply" in said
     code, said = await command(tmp_path, config, "schema", "apply")
     assert (code, "now has schema version 2, by migration 2" in said) == (0, True)
+
+
+async def test_what_the_login_lacks_is_said(old_url: str, tmp_path: Path) -> None:
+    """A reader's login and a database that is not there: exit 78 and a remedy that is one."""
+    async with connected(old_url) as admin:
+        await admin.execute("ALTER ROLE sessionwatch_reader LOGIN")
+    server, _, options = old_url.partition("?")
+    reader = old_url.replace("user=postgres", "user=sessionwatch_reader")
+    assert reader != old_url
+    code, said = await apply(tmp_path, reader)
+    assert code == 78
+    error, remedy = said.splitlines()
+    assert error.startswith("error: this login may not change the schema: permission denied")
+    assert remedy.startswith("remedy: apply it as a superuser, or as the database's owner")
+
+    nowhere = f"{server.rpartition('/')[0]}/not_there?{options}"
+    code, said = await apply(tmp_path, nowhere, "--dry-run")
+    assert code == 78
+    assert said.splitlines() == [
+        'error: the database refused: database "not_there" does not exist',
+        "remedy: create it, as in `createdb sessionwatch`, or correct database.url",
+    ]

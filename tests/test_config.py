@@ -372,6 +372,8 @@ def test_wrong_variables_and_credentials_are_named(file: Path, tmp_path: Path) -
     credentials.mkdir()
     (credentials / "databse__url").write_text("postgresql://hunter2@h/x")
     (credentials / "database__url").write_bytes(b"\xff")
+    # As systemd hands on a folder of ours: what has no "__" is a mistake there, too.
+    (credentials / "sessionwatch_database_url").write_text("postgresql://hunter2@h/x")
     found = mistakes(
         file,
         MINIMAL,
@@ -383,6 +385,7 @@ def test_wrong_variables_and_credentials_are_named(file: Path, tmp_path: Path) -
     )
     text = "\n".join(found)
     assert "databse__url: not a known key; did you mean database__url?" in text
+    assert "database_url: not a known key; did you mean database__url?" in text
     assert "database.url: found an unreadable file, expected UTF-8 text" in text
     assert "chains.mumbai.rpc: found (hidden), which is not JSON" in text
     assert 'chains.mumbai.managers: found "[1,", not JSON, expected a list of contract' in text

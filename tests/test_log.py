@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from indexer.config import journal_reads
 from indexer.log import configure_logging, describe, get_logger, scrub
 
 
@@ -157,3 +159,37 @@ def test_no_part_of_a_url_that_can_be_a_key_survives(secret: str, place: str) ->
     once = scrub(f"failed: https://{place.format(secret)}")
     assert secret not in once
     assert scrub(once) == once
+
+
+def test_the_journal_is_told_each_priority() -> None:
+    """Each line begins with <N>, which journald takes for its priority; JSON stays as it was."""
+    stream = io.StringIO()
+    configure_logging(json=True, level="info", stream=stream, journal=True)
+    get_logger().info("step_done")
+    get_logger().warning("step_retried", reason="two\nlines")
+    get_logger().error("part_failed")
+    logging.getLogger("library").warning("theirs")
+    lines = stream.getvalue().splitlines()
+    assert [line[:3] for line in lines] == ["<6>", "<4>", "<3>", "<4>"]
+    assert json.loads(lines[1][3:])["event"] == "step_retried"
+
+
+def test_each_line_of_a_text_has_its_priority() -> None:
+    """A traceback in the format text is several lines of the journal."""
+    stream = io.StringIO()
+    configure_logging(json=False, stream=stream, journal=True)
+    try:
+        json.loads("no")
+    except ValueError:
+        get_logger().exception("part_failed")
+    lines = stream.getvalue().splitlines()
+    assert len(lines) > 3
+    assert all(line.startswith("<3>") for line in lines)
+
+
+def test_the_journal_is_known_by_its_stream() -> None:
+    """$JOURNAL_STREAM is inherited by whom the journal does not read: it has to be our stderr."""
+    stream = os.fstat(2)
+    assert journal_reads({"JOURNAL_STREAM": f"{stream.st_dev}:{stream.st_ino}"})
+    assert not journal_reads({"JOURNAL_STREAM": f"{stream.st_dev}:{stream.st_ino + 1}"})
+    assert not journal_reads({})

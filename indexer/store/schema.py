@@ -9,8 +9,8 @@ The daemon itself runs no DDL but chain.ensure_partitions and chain.drop_partiti
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -179,7 +179,7 @@ async def check_version(conn: Connection) -> None:
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[Connection]:
     """A connection of its own: a migration may take longer than any statement of the daemon."""
-    with translated():
+    with translated(), _rights_explained():
         connection = await asyncpg.connect(
             url, timeout=10, server_settings={"application_name": "sessionwatch schema apply"}
         )
@@ -187,6 +187,24 @@ async def _connected(url: str) -> AsyncIterator[Connection]:
             yield connection
         finally:
             connection.terminate()
+
+
+@contextmanager
+def _rights_explained() -> Iterator[None]:
+    """Say what is missing, rights or the database: here "apply the schema" is no remedy."""
+    try:
+        yield
+    except asyncpg.InvalidCatalogNameError as error:
+        raise FatalError(
+            f"the database refused: {error}",
+            remedy="create it, as in `createdb sessionwatch`, or correct database.url",
+        ) from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise FatalError(
+            f"this login may not change the schema: {error}. Nothing was changed",
+            remedy="apply it as a superuser, or as the database's owner with CREATEROLE: "
+            "SESSIONWATCH_DATABASE__URL=postgresql://owner@host/name sessionwatch schema apply",
+        ) from error
 
 
 async def _apply(connection: Connection, *, dry_run: bool) -> Applied:
