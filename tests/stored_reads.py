@@ -1,6 +1,6 @@
 """What the page, /status, the daemon and `explain` read again and again, as they read it.
 
-For the tests of plans and for the benchmark, beside the questions of tests/query_catalogue.py.
+For the tests of plans, beside the questions of tests/query_catalogue.py.
 """
 
 from __future__ import annotations
