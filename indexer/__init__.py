@@ -30,6 +30,7 @@ The shell
     history.py          the passes over the past: several ranges in flight, until nothing is owed
     sweep.py            what time alone changes, and what others queued
     settling.py         traces that settle who changed a root, where they are configured
+    counting.py         sessions counted by state, rarely where that takes long
     retention.py        drops old raw detail, slice by slice
     audit.py            a node asked again for what the database counts as covered
     auditing.py         the daemon's own audit: roots and slots just below the tip, again and again

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Protocol, cast
@@ -64,6 +65,9 @@ MAX_STALE_STEPS = 10
 
 class StepListener(Protocol):
     """What the rest of the process wants to know of a lane's steps."""
+
+    def stepping(self, lane: str) -> AbstractContextManager[None]:
+        """Hold while a step is under way, however it ends."""
 
     def retrying(self, lane: str, error: RetryableError) -> None:
         """A step failed and will be repeated."""
@@ -128,7 +132,8 @@ async def keep_stepping(
     stale_steps = 0
     while True:
         try:
-            busy = await step()
+            with listener.stepping(lane):
+                busy = await step()
         except FencedError:
             raise
         except RetryableError as error:

@@ -60,6 +60,11 @@ LAST_PROGRESS_TIMESTAMP_SECONDS = _gauge(
     "last_progress_timestamp_seconds",
     "Unix time of the last committed live step or head confirmed unchanged; 0: none since start.",
 )
+STEP_BEGAN_TIMESTAMP_SECONDS = _gauge(
+    "step_began_timestamp_seconds",
+    "Unix time at which the step began that a lane is in; 0: it rests.",
+    "lane",
+)
 NODE_UP = _gauge("node_up", "1 while the live lane's last attempt reached a node, else 0.")
 CHAIN_FINISHED = _gauge(
     "chain_finished", "1 once the configured end_block is indexed and final, else 0."

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -239,6 +240,16 @@ class Telemetry:
         self.violation = error
         self._chain.finality_violation = str(error)
         metrics.FINALITY_VIOLATION.labels(self.settings.name).set(1)
+
+    @contextmanager
+    def stepping(self, lane: str) -> Iterator[None]:
+        """Show since when a lane is in its step: of one that hangs nothing else would tell."""
+        began = metrics.STEP_BEGAN_TIMESTAMP_SECONDS.labels(self.settings.name, lane)
+        began.set(time.time())
+        try:
+            yield
+        finally:
+            began.set(0)
 
     def retrying(self, lane: str, error: RetryableError) -> None:
         """Say a new trouble once; it is over when a step of the lane has finished."""

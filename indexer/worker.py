@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import msgspec
@@ -212,6 +213,10 @@ class _Reporter:
 
     def rows_committed(self, counts: RowCounts) -> None:
         _say(Rows(counts))
+
+    def stepping(self, lane: str) -> AbstractContextManager[None]:
+        del lane
+        return contextlib.nullcontext()
 
     def retrying(self, lane: str, error: RetryableError) -> None:
         del lane

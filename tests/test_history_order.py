@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -62,6 +62,9 @@ class Nobody:
         self, missing_blocks: Mapping[str, int], unreadable_blocks: Mapping[str, int]
     ) -> None:
         pass
+
+    def stepping(self, lane: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def retrying(self, lane: str, error: Exception) -> None:
         self.troubles.append(str(error))

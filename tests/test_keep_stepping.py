@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,6 +18,15 @@ class Notes:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.in_step = False
+
+    @contextmanager
+    def stepping(self, lane: str) -> Iterator[None]:
+        self.in_step = True
+        try:
+            yield
+        finally:
+            self.in_step = False
 
     def retrying(self, lane: str, error: Exception) -> None:
         self.told.append(f"{lane}: {type(error).__name__}")
@@ -30,6 +41,7 @@ async def play(outcomes: list[Exception | bool], notes: Any) -> int:
     rests = 0
 
     async def step() -> bool:
+        assert notes.in_step
         outcome = outcomes.pop(0) if outcomes else FatalError("the list is at its end")
         if isinstance(outcome, Exception):
             raise outcome
@@ -37,6 +49,7 @@ async def play(outcomes: list[Exception | bool], notes: Any) -> int:
 
     async def rest() -> None:
         nonlocal rests
+        assert not notes.in_step
         rests += 1
 
     with pytest.raises(FatalError, match="at its end"):

@@ -16,6 +16,7 @@ PROMISED = {
     "lag_seconds": set(),
     "latest_block_timestamp_seconds": set(),
     "last_progress_timestamp_seconds": set(),
+    "step_began_timestamp_seconds": {"lane"},
     "node_up": set(),
     "chain_finished": set(),
     "coverage_missing_blocks": {"pass"},

@@ -56,6 +56,8 @@ async def test_it_is_fed_while_the_head_does_not_change(
             moved = metric(text, "last_progress_timestamp_seconds")
             assert began <= moved <= time.time()
             assert "sessionwatch_ready 1.0" in text
+            for lane in ("live", "history", "sweep", "sessions"):
+                assert f'step_began_timestamp_seconds{{chain="local",lane="{lane}"}}' in text
             assert await daemon.stop() == 0
 
 
@@ -236,6 +238,7 @@ async def test_it_starves_when_something_hangs(
     hang: str, database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     """Fed until then, and an interval later no more."""
+    began = time.time()
     async with (
         SimNode() as node,
         SimNode(chain_id=80002) as other,
@@ -254,6 +257,10 @@ async def test_it_starves_when_something_hangs(
                 if hang.startswith("one chain"):
                     node.mine(5)
                     await until(lambda: is_at(connection, 25), "the other chain to go on")
+                    _, text = await daemon.get("/metrics")
+                    hangs = re.search(r'step_began_\w+{chain="other",lane="live"} (\S+)', text)
+                    assert hangs is not None
+                    assert float(hangs[1]) >= began
                 # What systemd does then; the log says where it hung.
                 assert await daemon.stop(signal.SIGABRT) == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in daemon.log()
