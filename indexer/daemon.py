@@ -132,7 +132,12 @@ async def _serve_and_follow(
         url = await stack.enter_async_context(database_url(settings))
         connections = 3 + 5 * len(settings.chains)
         database = await stack.enter_async_context(
-            Database.open(url, schema_check=False, max_size=connections)
+            Database.open(
+                url,
+                schema_check=False,
+                max_size=connections,
+                on_statement=supervisor.statement_done,
+            )
         )
         databases.append(database)
         async with asyncio.TaskGroup() as group:

@@ -81,7 +81,7 @@ class Follower:
 
     async def run(self) -> None:
         """Follow for ever; only cancellation, fencing and fatal errors end it."""
-        with attended():
+        with attended(self.contracts.settings.name):
             await keep_stepping("live", self.step, self._poll, self.listener)
 
     async def _poll(self) -> None:

@@ -122,7 +122,7 @@ class ChainLanes:
             Node(settings, on_request=self.supervisor.request_done) as node,
             contextlib.AsyncExitStack() as stack,
         ):
-            with attended():
+            with attended(settings.name):
                 without_code, contracts, start_block = await self._look_at_chain(node)
 
                 async def lead() -> None:

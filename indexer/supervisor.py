@@ -12,8 +12,9 @@ that hangs. A chain moves when
   finds the node behind, or in contradiction to what is final;
 - a step, or a wait at the start, has ended with the refusal of a node or the database. To start
   again mends no node, and would take /metrics and /readyz away just when they are needed;
-- within such a step a request to a node has ended. A live step after a long absence asks for much,
-  and several endpoints that are away are each waited for.
+- within such a step a request to a node has ended, or a statement has done its work in the
+  database. A live step after a long absence asks for much, several endpoints that are away are each
+  waited for, and a slow disk makes one transaction last for minutes.
 
 A step that never returns, a loop that is blocked and plans that never fit do none of this.
 """
@@ -38,13 +39,14 @@ EXTENSION_SECONDS = 60
 """How much longer a start may take that has just moved."""
 PINGS_PER_INTERVAL = 4
 
-_attended: ContextVar[bool] = ContextVar("attended", default=False)
+_attended: ContextVar[str | None] = ContextVar("attended", default=None)
+"""The chain whose move it is."""
 
 
 @contextmanager
-def attended() -> Iterator[None]:
-    """Let the requests of this block, and of tasks begun in it, count as their chain's moves."""
-    token = _attended.set(True)
+def attended(chain: str) -> Iterator[None]:
+    """Let requests and statements of this block, and of tasks begun in it, count as moves."""
+    token = _attended.set(chain)
     try:
         yield
     finally:
@@ -90,7 +92,7 @@ class Supervisor:
         self._move(chain)
 
     def doubted(self, chain: str) -> None:
-        """Note a failure for which nobody outside is to blame: requests alone are no move now."""
+        """Note a failure with nobody outside to blame: requests and statements are no move now."""
         self._doubted.add(chain)
 
     def request_done(
@@ -98,8 +100,12 @@ class Supervisor:
     ) -> None:
         """Count a request as metrics.request_done, and as a move if it was attended."""
         metrics.request_done(chain, endpoint, method, outcome, seconds, calls)
-        if _attended.get() and outcome != "cancelled" and chain not in self._doubted:
-            self._move(chain)
+        if outcome != "cancelled":
+            self._move_attended()
+
+    def statement_done(self) -> None:
+        """Count a statement that the database has finished as a move if it was attended."""
+        self._move_attended()
 
     def show(self, status: str) -> None:
         """Tell people in one line how things are, if that has changed."""
@@ -121,6 +127,11 @@ class Supervisor:
         if not self._unknown and not self._is_ready and self._say("READY=1"):
             self._is_ready = True
             self._pinged_at = self._now()
+
+    def _move_attended(self) -> None:
+        chain = _attended.get()
+        if chain is not None and chain not in self._doubted:
+            self._move(chain)
 
     def _move(self, chain: str) -> None:
         self._still.discard(chain)

@@ -128,12 +128,17 @@ def test_requests_are_moves_only_where_they_belong_to_a_live_step(
         return listening.heard()
 
     assert asks() == []
-    with attended():
+    with attended("mumbai"):
         assert asks() == ["WATCHDOG=1"]
         assert asks("unreachable") == ["WATCHDOG=1"]
         assert asks("cancelled") == []
+        listening.clock.seconds += 20
+        listening.supervisor.statement_done()
+        assert listening.heard() == ["WATCHDOG=1"]
         listening.supervisor.doubted("mumbai")
         assert asks() == []
+        listening.supervisor.statement_done()
+        assert listening.heard() == []
         listening.supervisor.moved("mumbai")
         assert listening.heard() == ["WATCHDOG=1"]
         assert asks() == ["WATCHDOG=1"]

@@ -187,6 +187,32 @@ async def test_it_is_fed_while_somebody_holds_a_lock(
             assert await daemon.stop() == 0
 
 
+async def test_it_is_fed_while_a_step_is_slow_in_the_database(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    """One transaction may last longer than the interval, as long as its statements end."""
+    async with SimNode() as node, systemd(tmp_path, WATCHDOG_SECONDS) as manager:
+        node.mine(20)
+        config = configuration(database_url, node.url)
+        async with running_daemon(tmp_path, config, variables=manager.variables) as daemon:
+            await manager.shows("local: block 20, 0 s behind")
+            await connection.execute(
+                f"""
+                CREATE FUNCTION chain.sleep_long() RETURNS trigger LANGUAGE plpgsql AS
+                    'BEGIN PERFORM pg_sleep({0.7 * WATCHDOG_SECONDS}); RETURN NEW; END';
+                CREATE TRIGGER sleep BEFORE INSERT ON chain.tail
+                    FOR EACH STATEMENT EXECUTE FUNCTION chain.sleep_long();
+                CREATE TRIGGER sleep BEFORE UPDATE ON chain.chain FOR EACH ROW
+                    WHEN (NEW.indexed_number > OLD.indexed_number)
+                    EXECUTE FUNCTION chain.sleep_long();
+                """
+            )
+            node.mine(5)
+            await manager.shows("local: block 25, 0 s behind")
+            assert not manager.starved
+            assert await daemon.stop() == 0
+
+
 # --- the watchdog starves -------------------------------------------------------------------------
 
 

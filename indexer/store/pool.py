@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from indexer.errors import DatabaseUnavailableError, FatalError, StaleStepError
 WRITER_ROLE = "sessionwatch_writer"
 
 LOCK_TIMEOUT_SECONDS = 20
+STATEMENT_TIMEOUT_SECONDS = 120
 """Our own transactions hold no lock so long. Somebody else's may stay: then that is said."""
 
 # What asyncpg raises when the server went away, came back, or is starting or stopping.
@@ -72,19 +73,27 @@ class Database:
         schema_check: bool = True,
         role: str | None = WRITER_ROLE,
         max_size: int = 6,
+        on_statement: Callable[[], None] | None = None,
     ) -> AsyncIterator[Self]:
         """Make the pool, check the schema's version, act as `role` where the login may.
 
         A login that is not a member of `role` keeps its own rights. Raises
         DatabaseUnavailableError, SchemaVersionError, or FatalError when the server refuses;
-        without `schema_check` nothing connects yet, so nothing of that is raised.
+        without `schema_check` nothing connects yet, so nothing of that is raised. `on_statement`
+        is called after each statement that was done, in the context of who asked for it.
         """
+
+        def done(query: asyncpg.connection.LoggedQuery) -> None:
+            if on_statement is not None and query.exception is None:
+                on_statement()
 
         async def setup(connection: asyncpg.Connection[asyncpg.Record]) -> None:
             # Not a setting of the connection: a pooler in between would refuse to pass it on.
             await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
             if role is not None:
                 await connection.execute(_SET_ROLE.replace("ROLE_NAME", role))
+            if on_statement is not None:
+                connection.add_query_logger(done)
 
         with translated():
             pool = await asyncpg.create_pool(
@@ -96,7 +105,7 @@ class Database:
                 # RESET ALL would drop the role; a connection never leaves a transaction open
                 reset=_no_reset,
                 timeout=10,
-                command_timeout=120,
+                command_timeout=STATEMENT_TIMEOUT_SECONDS,
                 server_settings={"application_name": "sessionwatch"},
             )
         try:
