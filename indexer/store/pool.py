@@ -15,8 +15,9 @@ from indexer.errors import DatabaseUnavailableError, FatalError, StaleStepError
 WRITER_ROLE = "sessionwatch_writer"
 
 LOCK_TIMEOUT_SECONDS = 20
-STATEMENT_TIMEOUT_SECONDS = 120
 """Our own transactions hold no lock so long. Somebody else's may stay: then that is said."""
+STATEMENT_TIMEOUT_SECONDS = 120
+"""One statement that lasts longer is given up. The unit's WatchdogSec is longer than this."""
 
 # What asyncpg raises when the server went away, came back, or is starting or stopping.
 _UNAVAILABLE = (
