@@ -11,6 +11,7 @@ from indexer.store import schema
 from indexer.store.chain_row import leadership
 from tests.daemon_process import command, configuration
 from tests.fixtures_database import connected
+from tests.logins import logged_in
 from tests.released_schemas import released
 from tests.schema_rows import CHAIN, make_chain
 
@@ -68,12 +69,9 @@ async def test_a_daemon_refuses_an_older_database(old_url: str, tmp_path: Path) 
 
 async def test_what_the_login_lacks_is_said(old_url: str, tmp_path: Path) -> None:
     """A reader's login and a database that is not there: exit 78 and a remedy that is one."""
-    async with connected(old_url) as admin:
-        await admin.execute("ALTER ROLE sessionwatch_reader LOGIN")
     server, _, options = old_url.partition("?")
-    reader = old_url.replace("user=postgres", "user=sessionwatch_reader")
-    assert reader != old_url
-    code, said = await apply(tmp_path, reader)
+    async with logged_in(old_url, "sessionwatch_reader") as (_, reader):
+        code, said = await apply(tmp_path, reader)
     assert code == 78
     error, remedy = said.splitlines()
     assert error.startswith("error: this login may not change the schema: permission denied")
