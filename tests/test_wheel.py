@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 import zipfile
 from pathlib import Path
 
 from indexer.store import schema
-from tests.environment import environment
 from tests.fixtures_database import connected
 from tests.released_schemas import released
 
 ROOT = Path(__file__).parent.parent
 
 
-async def run(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> str:
-    """Run a program of this Python in a folder, with the caller's environment or another."""
+async def run(folder: Path, *arguments: str, **variables: str) -> str:
+    """Run a program of this Python in a folder, with these variables beside the caller's.
+
+    It is not measured: what stands in the folder of a test is gone when coverage looks for it.
+    """
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}  # noqa: TID251
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", *arguments),
         cwd=folder,
-        env=env,
+        env=kept | variables,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -44,10 +48,10 @@ async def test_the_wheel_applies_and_migrates_the_schema(
     shutil.rmtree(source)
 
     installed = tmp_path / "installed"
-    env = environment(SESSIONWATCH_DATABASE__URL=empty_database_url)
-    printed = await run(installed, "indexer", "schema", "print", env=env)
+    database = {"SESSIONWATCH_DATABASE__URL": empty_database_url}
+    printed = await run(installed, "indexer", "schema", "print", **database)
     assert printed == (ROOT / "schema.sql").read_text()
     async with connected(empty_database_url) as admin, admin.transaction():
         await admin.execute(released(schema.FIRST_VERSION))
-    said = await run(installed, "indexer", "schema", "apply", env=env)
+    said = await run(installed, "indexer", "schema", "apply", **database)
     assert f"now has schema version {schema.SCHEMA_VERSION}, by migration 2" in said
